@@ -1,0 +1,69 @@
+"""Mulle: declare a model once; the loop keeps it alive.
+
+    DatasetVersion -> Run -> ModelVersion -> Deployment -> Prediction -> Label -> Window -> Alert -> (the next) Run
+
+A project is one file, ``project.py``, that declares datasets, a feature function and models with the words below.
+``mulle run`` ingests, checks, publishes, searches, gates and registers; ``mulle up`` serves, watches, retrains,
+releases and rolls back; ``mulle replay`` plays the same loop over history.
+
+>>> import mulle as ml
+>>> iris = ml.Dataset("iris", ml.Files("iris.csv"), key="id", checks=[ml.unique("id")])
+>>> @ml.features(iris)
+... def shape(rows):
+...     return rows.select("petal_length", "petal_width")
+>>> ml.Model("species", features=shape, target="species", task="multiclass").metric
+'log_loss'
+"""
+
+from importlib import import_module as _import_module
+
+__version__ = "0.1.0"
+
+# A static name table behind one lazy __getattr__: `import mulle` loads nothing until a word is used.
+_NAMES = {
+    "Dataset": "core.declare.dataset",
+    "Files": "core.declare.dataset",
+    "rows": "core.declare.checks",
+    "unique": "core.declare.checks",
+    "not_null": "core.declare.checks",
+    "one_of": "core.declare.checks",
+    "between": "core.declare.checks",
+    "matches": "core.declare.checks",
+    "sql": "core.declare.checks",
+    "features": "core.declare.features",
+    "lookup": "core.declare.features",
+    "asof": "core.declare.features",
+    "history": "core.declare.features",
+    "Model": "core.declare.model",
+    "holdout": "core.declare.training",
+    "Search": "core.declare.training",
+    "lightgbm": "core.declare.training",
+    "ridge": "core.declare.training",
+    "logistic": "core.declare.training",
+    "random_forest": "core.declare.training",
+    "extra_trees": "core.declare.training",
+    "dummy": "core.declare.training",
+    "at_most": "core.declare.gates",
+    "at_least": "core.declare.gates",
+    "no_worse_than_champion": "core.declare.gates",
+    "each_slice": "core.declare.gates",
+    "parity": "core.declare.gates",
+    "p99": "core.declare.gates",
+    "canary": "core.declare.operate",
+    "immediate": "core.declare.operate",
+    "Monitor": "core.declare.operate",
+    "Retrain": "core.declare.operate",
+    "psi": "core.declare.operate",
+    "null_rate": "core.declare.operate",
+    "read": "surfaces.python",
+    "load": "surfaces.python",
+    "project": "surfaces.python",
+}
+
+__all__ = [*_NAMES, "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _NAMES:
+        return getattr(_import_module(f"mulle.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'mulle' has no attribute '{name}'")

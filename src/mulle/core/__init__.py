@@ -1,0 +1,1 @@
+"""Our words: records, declarations, ports, errors, clock. Imports nothing else of ours."""

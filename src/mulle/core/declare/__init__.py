@@ -1,0 +1,1 @@
+"""What ``project.py`` is made of: plain, frozen declarations that do nothing when made."""

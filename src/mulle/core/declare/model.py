@@ -1,0 +1,117 @@
+"""A model: features, target, and how it is searched, gated, released, watched and retrained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from mulle.core.declare.features import Features
+from mulle.core.declare.gates import Gate, no_worse_than_champion, p99, parity
+from mulle.core.declare.names import plain_name
+from mulle.core.declare.operate import Monitor, Retrain, Rollout, canary
+from mulle.core.declare.training import Candidate, Holdout, Search, dummy, holdout, lightgbm, logistic, random_forest, ridge
+from mulle.core.errors import DeclarationError
+
+__all__ = ["METRIC", "Model", "Task"]
+
+Task = Literal["regression", "binary", "multiclass"]
+
+METRIC = {"regression": "mae", "binary": "log_loss", "multiclass": "log_loss"}
+"""The metric that is searched for and compared by, per task; lower is better."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Model:
+    """A declared model. Everything after `task` has a sensible default.
+
+    Parameters
+    ----------
+    name : str
+    features : Features
+    target : str
+        An outcome column of the features' dataset.
+    task : {"regression", "binary", "multiclass"}
+    split : Holdout, optional
+        By time where the dataset declares time (default: the last 14 days), else a random fifth.
+    search : Search, optional
+    gates : iterable of Gate, optional
+    rollout : Rollout, optional
+    monitor : Monitor, optional
+    retrain : Retrain, optional
+
+    Raises
+    ------
+    DeclarationError
+        On an unknown task, or a target that is the key or time.
+    """
+
+    name: str
+    features: Features
+    target: str
+    task: Task
+    split: Holdout
+    search: Search
+    gates: tuple[Gate, ...]
+    rollout: Rollout
+    monitor: Monitor
+    retrain: Retrain
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        features: Features,
+        target: str,
+        task: Task,
+        split: Holdout | None = None,
+        search: Search | None = None,
+        gates: Iterable[Gate] | None = None,
+        rollout: Rollout | None = None,
+        monitor: Monitor | None = None,
+        retrain: Retrain | None = None,
+    ) -> None:
+        if task not in get_args(Task):
+            raise DeclarationError(f"model {name}: unknown task {task!r}", next=f"choose from {', '.join(get_args(Task))}")
+        if not isinstance(features, Features):
+            raise DeclarationError(
+                f"model {name}: features is a {type(features).__name__}", next="decorate the function with @ml.features(dataset)"
+            )
+        dataset = features.dataset
+        if target in dataset.key or target == dataset.time:
+            raise DeclarationError(
+                f"model {name}: the target {target!r} is the key or time of {dataset.name}", next="name an outcome column"
+            )
+        linear = ridge() if task == "regression" else logistic()
+        defaults = {
+            "name": plain_name(name, "model"),
+            "features": features,
+            "target": target,
+            "task": task,
+            "split": split or (holdout("14d") if dataset.time else holdout(0.2)),
+            "search": search if search and search.candidates else _with_candidates(search, linear),
+            "gates": tuple(gates) if gates is not None else (no_worse_than_champion(METRIC[task]), parity(1e-4), p99("50ms")),
+            "rollout": rollout or canary(),
+            "monitor": monitor or Monitor(),
+            "retrain": retrain or Retrain(),
+        }
+        for attribute, value in defaults.items():
+            object.__setattr__(self, attribute, value)
+
+    @property
+    def metric(self) -> str:
+        """The metric that is searched for and compared by; lower is better."""
+        return METRIC[self.task]
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """Raw columns that a request never carries: outcomes, `known_at` and the target."""
+        dataset = self.features.dataset
+        return tuple(dict.fromkeys((*dataset.hidden, self.target)))
+
+
+def _with_candidates(search: Search | None, linear: Candidate) -> Search:
+    base = search or Search()
+    return Search(
+        (dummy(), linear, lightgbm(), random_forest()), trials=base.trials, timeout=base.timeout, ensemble=base.ensemble
+    )

@@ -1,0 +1,113 @@
+"""A project: the declarations one ``project.py`` makes, collected by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from mulle.core.declare.dataset import Dataset
+from mulle.core.declare.features import Features
+from mulle.core.declare.model import Model
+from mulle.core.errors import DeclarationError, NotFound
+
+__all__ = ["Project", "collect"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """What a project file declares.
+
+    Attributes
+    ----------
+    folder : Path
+        Where the file lies; relative source paths start here.
+    code : str
+        Hash of the project's source.
+    datasets, features, models : dict
+        By name; datasets that only joins name are found too.
+    """
+
+    folder: Path
+    code: str
+    datasets: Mapping[str, Dataset]
+    features: Mapping[str, Features]
+    models: Mapping[str, Model]
+
+    def model(self, name: str) -> Model:
+        """Return a declared model.
+
+        Raises
+        ------
+        NotFound
+            Naming the models that are declared.
+        """
+        if name not in self.models:
+            raise NotFound(
+                f"no model '{name}' in {self.folder}", next=f"declared: {', '.join(self.models) or 'none'}", model=name
+            )
+        return self.models[name]
+
+    def dataset(self, name: str) -> Dataset:
+        """Return a declared dataset.
+
+        Raises
+        ------
+        NotFound
+            Naming the datasets that are declared.
+        """
+        if name not in self.datasets:
+            raise NotFound(
+                f"no dataset '{name}' in {self.folder}", next=f"declared: {', '.join(self.datasets) or 'none'}", dataset=name
+            )
+        return self.datasets[name]
+
+
+def collect(namespace: Mapping[str, object], folder: Path, code: str) -> Project:
+    """Collect the declarations in a module's namespace.
+
+    Parameters
+    ----------
+    namespace : mapping
+        The executed module's globals.
+    folder : Path
+    code : str
+        Hash of the source.
+
+    Returns
+    -------
+    Project
+
+    Raises
+    ------
+    DeclarationError
+        When two different declarations of one kind share a name.
+    """
+    datasets: dict[str, Dataset] = {}
+    features: dict[str, Features] = {}
+    models: dict[str, Model] = {}
+    for value in namespace.values():
+        if isinstance(value, Dataset):
+            _add(datasets, value.name, value, "datasets")
+        elif isinstance(value, Features):
+            _add_features(features, datasets, value)
+        elif isinstance(value, Model):
+            _add(models, value.name, value, "models")
+            _add_features(features, datasets, value.features)
+    return Project(folder=folder, code=code, datasets=datasets, features=features, models=models)
+
+
+def _add_features(features: dict[str, Features], datasets: dict[str, Dataset], value: Features) -> None:
+    _add(features, value.name, value, "features")
+    _add(datasets, value.dataset.name, value.dataset, "datasets")
+    for _, join in value.joins:
+        _add(datasets, join.dataset.name, join.dataset, "datasets")
+
+
+def _add(found: dict[str, T], name: str, value: T, what: str) -> None:
+    if found.get(name, value) is not value:
+        raise DeclarationError(f"two {what} are named '{name}'", next="give each a name of its own")
+    found[name] = value

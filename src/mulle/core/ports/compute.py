@@ -1,0 +1,39 @@
+"""Compute in processes that can be killed."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from mulle.core.records.base import Json
+
+__all__ = ["Compute"]
+
+
+class Compute(Protocol):
+    """Runs a named function in another process; arguments and answers are small JSON, never frames."""
+
+    def call(self, task: str, arguments: Json, *, timeout: float | None = None) -> Json:
+        """Run ``module:function`` with keyword arguments and return its answer.
+
+        Parameters
+        ----------
+        task : str
+            For example ``mulle.loop.tasks:search``; the function takes JSON keyword arguments and returns a dict.
+        arguments : dict
+        timeout : float, optional
+            Seconds; then the process is killed.
+
+        Raises
+        ------
+        Deadline
+            When the time was up and the process was killed.
+        Unavailable
+            When the process died (killed, out of memory); trying again may help.
+        MulleError
+            Whatever error of ours the function raised, rebuilt here.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the processes."""
+        ...

@@ -1,0 +1,201 @@
+"""The records' store, split by aggregate.
+
+Every ``add`` writes a record that is never edited and is idempotent by the record's id: adding it again changes
+nothing. Listings are newest first unless they say otherwise; ``limit`` bounds them and ``after`` (an id) pages on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from mulle.core.records.dataset import DatasetVersion, Quarantine, Tag
+from mulle.core.records.deployment import Deployment
+from mulle.core.records.model import ModelVersion
+from mulle.core.records.run import GateResult, Run, RunEvent, Trial
+from mulle.core.records.window import Alert, AlertEvent, Window
+
+__all__ = ["Alerts", "Datasets", "Deployments", "Metadata", "Models", "Runs", "Windows"]
+
+
+class Datasets(Protocol):
+    """Published versions, quarantined batches and tags."""
+
+    def add(self, version: DatasetVersion) -> DatasetVersion:
+        """Add a published version; its number must be the next one, else `Conflict`."""
+        ...
+
+    def get(self, dataset: str, version: int | None = None) -> DatasetVersion | None:
+        """Return one version (default: the last), or None."""
+        ...
+
+    def versions(self, dataset: str, limit: int = 100, after: int | None = None) -> Sequence[DatasetVersion]:
+        """List versions, newest first; `after` is a version number to continue below."""
+        ...
+
+    def names(self) -> Sequence[str]:
+        """List the datasets that have a version, sorted."""
+        ...
+
+    def add_quarantine(self, batch: Quarantine) -> None:
+        """Add the record of a batch that was turned away."""
+        ...
+
+    def quarantines(self, dataset: str | None = None, limit: int = 100) -> Sequence[Quarantine]:
+        """List quarantined batches, newest first."""
+        ...
+
+    def tag(self, tag: Tag) -> None:
+        """Name a version; the newest tag of a name wins."""
+        ...
+
+    def tags(self, dataset: str) -> Sequence[Tag]:
+        """List a dataset's tags in force."""
+        ...
+
+
+class Runs(Protocol):
+    """Runs, their events, trials and gate results."""
+
+    def add(self, run: Run) -> None:
+        """Add a run."""
+        ...
+
+    def get(self, run: str) -> Run | None:
+        """Return a run, or None."""
+        ...
+
+    def list(
+        self, model: str | None = None, limit: int = 100, after: str | None = None, state: str | None = None
+    ) -> Sequence[Run]:
+        """List runs, newest first, of one model or all, in one present state or any."""
+        ...
+
+    def add_event(self, event: RunEvent) -> None:
+        """Append an event."""
+        ...
+
+    def events(self, run: str) -> Sequence[RunEvent]:
+        """List a run's events, oldest first."""
+        ...
+
+    def states(self, runs: Sequence[str]) -> dict[str, str]:
+        """Return the present state of each of the runs, in one query."""
+        ...
+
+    def add_trials(self, trials: Sequence[Trial]) -> None:
+        """Add trials; idempotent by run and number."""
+        ...
+
+    def trials(self, run: str) -> Sequence[Trial]:
+        """List a run's trials by number."""
+        ...
+
+    def add_gates(self, run: str, gates: Sequence[GateResult]) -> None:
+        """Add gate results; idempotent by run and gate."""
+        ...
+
+    def gates(self, run: str) -> Sequence[GateResult]:
+        """List a run's gate results in the order they were judged."""
+        ...
+
+
+class Models(Protocol):
+    """Registered model versions."""
+
+    def add(self, version: ModelVersion) -> ModelVersion:
+        """Add a version and give it the model's next number (whatever number it carries).
+
+        Idempotent by run: a run that registered before gets its version back unchanged.
+        """
+        ...
+
+    def get(self, model: str, version: int) -> ModelVersion | None:
+        """Return a version, or None."""
+        ...
+
+    def of_run(self, run: str) -> ModelVersion | None:
+        """Return the version that a run made, or None."""
+        ...
+
+    def set_tracking(self, id: str, tracking: dict[str, str]) -> None:
+        """Fill in MLflow's ids of a version: the one late-bound projection; once set it stays."""
+        ...
+
+    def list(self, model: str | None = None, limit: int = 100, after: str | None = None) -> Sequence[ModelVersion]:
+        """List versions, newest first, of one model or all."""
+        ...
+
+    def names(self) -> Sequence[str]:
+        """List the models that have a version, sorted."""
+        ...
+
+
+class Deployments(Protocol):
+    """The append-only table of deployments."""
+
+    def add(self, deployment: Deployment) -> None:
+        """Append a deployment."""
+        ...
+
+    def of(self, model: str, environment: str = "production") -> Sequence[Deployment]:
+        """List a model's deployments, oldest first."""
+        ...
+
+    def all(self, environment: str = "production") -> Sequence[Deployment]:
+        """List every model's deployments, oldest first: what the routing table is derived from."""
+        ...
+
+
+class Windows(Protocol):
+    """Windows of the prediction log."""
+
+    def add(self, window: Window) -> None:
+        """Add a window. A window is first added immature, then once more when mature, under another id."""
+        ...
+
+    def of(self, model: str, start: datetime | None = None, end: datetime | None = None, limit: int = 1000) -> Sequence[Window]:
+        """List a model's windows by start, oldest first; of two with the same start the mature one counts."""
+        ...
+
+    def last(self, model: str, mature: bool = True) -> Window | None:
+        """Return the latest window by start; `mature=False` takes immature ones into account too."""
+        ...
+
+
+class Alerts(Protocol):
+    """Alerts and what happened to them."""
+
+    def add(self, alert: Alert, event: AlertEvent) -> None:
+        """Add an alert together with its opening event."""
+        ...
+
+    def add_event(self, event: AlertEvent) -> None:
+        """Append an event to an alert."""
+        ...
+
+    def get(self, alert: str) -> Alert | None:
+        """Return an alert, or None."""
+        ...
+
+    def events(self, alert: str) -> Sequence[AlertEvent]:
+        """List an alert's events, oldest first."""
+        ...
+
+    def list(self, model: str | None = None, state: str | None = None, limit: int = 100) -> Sequence[Alert]:
+        """List alerts, newest first; `state` is ``open`` or ``closed``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """The aggregates of one database."""
+
+    datasets: Datasets
+    runs: Runs
+    models: Models
+    deployments: Deployments
+    windows: Windows
+    alerts: Alerts

@@ -1,0 +1,49 @@
+"""The tracking server: runs, trials and model versions as the ecosystem's own client sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from mulle.core.records.model import ModelVersion
+from mulle.core.records.run import GateResult, Run, Trial
+
+__all__ = ["Tracking"]
+
+
+class Tracking(Protocol):
+    """A projection of the records. Every call looks for its own tag before it creates, so repeating one is harmless."""
+
+    def log_run(
+        self,
+        run: Run,
+        trials: Sequence[Trial],
+        metrics: Mapping[str, float],
+        gates: Sequence[GateResult],
+        tags: Mapping[str, str],
+    ) -> str:
+        """Write a parent run with a child run per trial; return the parent's tracking id.
+
+        Raises
+        ------
+        Unavailable
+            When the server is away; trying again may help.
+        """
+        ...
+
+    def register(self, version: ModelVersion, bundle: Path, run_id: str) -> dict[str, str]:
+        """Log the bundle as a model of the run and register it as a version; return ``run_id``, ``name``, ``version``."""
+        ...
+
+    def alias(self, model: str, alias: str, version: str | None) -> None:
+        """Point ``champion`` or ``challenger`` at a tracking version; None removes the alias."""
+        ...
+
+    def aliases(self, model: str) -> dict[str, str]:
+        """Return alias to tracking version; empty when the model is unknown there."""
+        ...
+
+    def address(self) -> str:
+        """Return the tracking URI, for `mlflow ui --backend-store-uri`."""
+        ...

@@ -1,0 +1,131 @@
+"""The contract inside a bundle (``bundle.json``): all that serving needs to know, without the project."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from mulle.core.records.base import Json
+from mulle.core.records.model import Parity
+
+__all__ = ["FORMAT", "Contract", "FeatureSpec", "InputField", "JoinSpec"]
+
+FORMAT = 1
+"""Version of the bundle's layout; a reader refuses a later one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputField:
+    """A raw column that a request carries.
+
+    Attributes
+    ----------
+    type : str
+        ``FP64``, ``INT64``, ``BOOL``, ``BYTES`` (text) or ``TIME`` (RFC 3339): the Open Inference Protocol's names,
+        and ``TIME``, which travels as ``BYTES``.
+    dtype : str
+        The Polars dtype that the transform sees: ``Float64``, ``Int64``, ``Boolean``, ``String`` or
+        ``Datetime(us, UTC)``.
+    required : bool
+        A request without the field is refused; null is allowed all the same unless it is a key.
+    """
+
+    name: str
+    type: str
+    dtype: str
+    required: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinSpec:
+    """A join as serving reads it from the online store.
+
+    Attributes
+    ----------
+    name : str
+        Joined columns appear to the transform as ``name.column``.
+    kind : str
+        ``lookup``, ``asof`` or ``history``.
+    dataset : str
+        Where the values come from.
+    table : str
+        The online store's table; derived from the definition, so that a changed definition is another table.
+    on : tuple of str
+        The request's columns that make the key, in order.
+    columns : dict
+        Joined column (without prefix) to Polars dtype as text.
+    within, window, every : timedelta in microseconds, or None
+        As declared, by kind.
+    """
+
+    name: str
+    kind: str
+    dataset: str
+    table: str
+    on: tuple[str, ...]
+    columns: dict[str, str]
+    within_us: int | None = None
+    window_us: int | None = None
+    every_us: int | None = None
+
+    @property
+    def within(self) -> timedelta | None:
+        """`within_us` as a timedelta."""
+        return None if self.within_us is None else timedelta(microseconds=self.within_us)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureSpec:
+    """A column of the transform's output, and how it becomes a number.
+
+    Attributes
+    ----------
+    kind : str
+        ``number`` (float32; null becomes NaN) or ``category`` (position in `categories` as float32; a value never
+        seen in training is -1, null is NaN).
+    """
+
+    name: str
+    kind: str
+    categories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """What a bundle promises.
+
+    Attributes
+    ----------
+    key, time : columns of a request
+        Written to the prediction log; labels are joined by them.
+    transform : dict
+        ``function`` (name in ``transform/project.py``), ``hash`` of its source and joins, ``code`` of the snapshot.
+    compiled : str
+        ``onnx`` or ``native``.
+    scale : float
+        Standard deviation of the training target (1 for classes).
+    settings : dict
+        The winner's candidate and parameters, for the card and for reproduction.
+    """
+
+    format: int
+    model: str
+    task: str
+    target: str
+    classes: tuple[str, ...]
+    dataset: str
+    key: tuple[str, ...]
+    time: str | None
+    inputs: tuple[InputField, ...]
+    joins: tuple[JoinSpec, ...]
+    features: tuple[FeatureSpec, ...]
+    transform: dict[str, str]
+    compiled: str
+    parity: Parity | None
+    scale: float
+    run: str
+    data: dict[str, int]
+    data_cutoff: datetime
+    refit_cutoff: datetime
+    metrics: dict[str, float] = field(default_factory=dict)
+    settings: Json = field(default_factory=dict)

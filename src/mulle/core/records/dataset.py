@@ -1,0 +1,112 @@
+"""Stage 1's records: what was checked, what was published, what was turned away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from mulle.core.records.base import Cause, Json
+
+__all__ = ["CheckResult", "DatasetVersion", "Quarantine", "Tag", "verdict_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """One check's answer on one batch.
+
+    Attributes
+    ----------
+    name : str
+        For example ``unique(flight_id)``.
+    severity : str
+        ``warn`` or ``fail``: what a failure means.
+    verdict : str
+        ``pass``, ``warn`` or ``fail``.
+    failed : int
+        Rows that failed, counted exactly.
+    rows : int
+        Rows looked at.
+    samples : tuple of dict
+        Up to 20 of the failing rows.
+    detail : str
+        One sentence.
+    """
+
+    name: str
+    severity: str
+    verdict: str
+    failed: int
+    rows: int
+    samples: tuple[Json, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetVersion:
+    """A published state of a dataset; numbered from 1.
+
+    Attributes
+    ----------
+    rows, added : int
+        Rows in the version, and how many this publish added.
+    hash : str
+        Hash chained over the published batches' contents: same data in the same order, same hash.
+    schema : dict
+        Column name to Polars dtype as text.
+    table : str
+        The lake's name for the table; `lake_version` is its version there.
+    positions : dict
+        How far each source has been read; opaque to all but the source.
+    bulk : bool
+        True when the rows were loaded later in bulk: they count as available from `known_at` alone.
+    """
+
+    id: str
+    created_at: datetime
+    causes: tuple[Cause, ...] = ()
+    dataset: str
+    version: int
+    rows: int
+    added: int
+    hash: str
+    schema: dict[str, str]
+    table: str
+    lake_version: int
+    positions: Json = field(default_factory=dict)
+    bulk: bool = True
+    checks: tuple[CheckResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantine:
+    """A batch that failed its checks: moved aside with its reasons, never published."""
+
+    id: str
+    created_at: datetime
+    causes: tuple[Cause, ...] = ()
+    dataset: str
+    rows: int
+    address: str
+    checks: tuple[CheckResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tag:
+    """A name for a dataset version."""
+
+    dataset: str
+    name: str
+    version: int
+    created_at: datetime
+
+
+def verdict_of(checks: tuple[CheckResult, ...]) -> str:
+    """Sum up check results: ``fail`` if one failed, else ``warn`` if one warned, else ``pass``.
+
+    Examples
+    --------
+    >>> verdict_of(())
+    'pass'
+    """
+    verdicts = {c.verdict for c in checks}
+    return "fail" if "fail" in verdicts else "warn" if "warn" in verdicts else "pass"

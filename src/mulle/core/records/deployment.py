@@ -1,0 +1,87 @@
+"""Stage 7's record: deployments, an append-only table from which every route is derived."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from mulle.core.records.base import Cause, Json
+
+__all__ = ["Deployment", "Route", "champion_of", "current", "served_at"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A version's part in answering: ``champion``, ``canary`` (with a share, 0 to 1) or ``shadow``."""
+
+    version: int
+    share: float
+    mode: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """One move of the pointer.
+
+    Attributes
+    ----------
+    action : str
+        ``deploy``, ``canary``, ``promote``, ``rollback`` or ``hold_back`` (canary ended, champion stays).
+    effective_at : datetime
+        From when the routes hold; on the wall clock this is `created_at`.
+    by : str
+        ``loop`` or a person's name.
+    from_version, to_version : int or None
+        The champion before, and the version this is about.
+    routes : tuple of Route
+        The whole route of the model from `effective_at` on; shares of champion and canary sum to 1.
+    evidence : dict
+        The figures that decided.
+    """
+
+    id: str
+    created_at: datetime
+    causes: tuple[Cause, ...]
+    model: str
+    environment: str = "production"
+    action: str
+    effective_at: datetime
+    by: str
+    from_version: int | None
+    to_version: int
+    routes: tuple[Route, ...]
+    evidence: Json = field(default_factory=dict)
+
+
+def current(deployments: Sequence[Deployment], at: datetime) -> Deployment | None:
+    """Return the deployment in force at an instant: the last one effective by then.
+
+    Parameters
+    ----------
+    deployments : sequence of Deployment
+        One model's, oldest first.
+    at : datetime
+        The instant asked about.
+
+    Returns
+    -------
+    Deployment or None
+    """
+    chosen = None
+    for deployment in deployments:
+        if deployment.effective_at <= at:
+            chosen = deployment
+    return chosen
+
+
+def champion_of(deployment: Deployment | None) -> int | None:
+    """Return the champion's version in a deployment, or None."""
+    routes = deployment.routes if deployment else ()
+    return next((r.version for r in routes if r.mode == "champion"), None)
+
+
+def served_at(deployments: Sequence[Deployment], at: datetime) -> tuple[Route, ...]:
+    """Return the routes in force at an instant; empty when nothing was deployed."""
+    deployment = current(deployments, at)
+    return deployment.routes if deployment else ()

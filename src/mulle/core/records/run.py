@@ -1,0 +1,131 @@
+"""Stages 3 to 5's records: a run, what happened in it, its trials and its gates' verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from mulle.core.records.base import Cause, Json
+
+__all__ = ["STAGES", "STATES", "GateResult", "Run", "RunEvent", "Stage", "Trial", "run_stages", "run_state"]
+
+STAGES = ("ingest", "check", "publish", "features", "search", "evaluate", "bundle", "gate", "register", "roll_out")
+"""The steps of a run, in order."""
+
+STATES = ("queued", "running", "succeeded", "rejected", "failed", "cancelled")
+"""The states of a run; the last four are final."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One attempt to make a better model version, with what caused it.
+
+    Attributes
+    ----------
+    cutoff : datetime
+        Only rows whose outcome was available at this instant are used.
+    code : str
+        Hash of the executed project source.
+    git : str or None
+        Commit of the project, ``-dirty`` appended when it had changes.
+    seed : int
+        Of split and search.
+    options : dict
+        What deviates from the declaration (for example ``{"sabotage": "shuffled_targets"}`` in the demo).
+    """
+
+    id: str
+    created_at: datetime
+    causes: tuple[Cause, ...]
+    model: str
+    cutoff: datetime
+    code: str
+    git: str | None = None
+    seed: int = 0
+    options: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvent:
+    """Something that happened in a run; ``state`` events carry a state, ``stage`` events a stage's end.
+
+    Attributes
+    ----------
+    id : str
+        Derived from run, kind and name, so that a step that runs again writes nothing new.
+    kind : str
+        ``state`` or ``stage``.
+    name : str
+        The new state, or the stage.
+    state : str
+        For stages ``started``, ``done`` or ``failed``; empty for states.
+    seconds : float
+        Wall time of the stage; 0 for states.
+    """
+
+    id: str
+    run: str
+    at: datetime
+    kind: str
+    name: str
+    state: str = ""
+    seconds: float = 0.0
+    detail: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One candidate with one set of parameters, scored on validation (lower is better)."""
+
+    run: str
+    number: int
+    candidate: str
+    params: Json
+    score: float | None
+    state: str
+    seconds: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """One gate's verdict: ``pass``, ``fail``, ``not_enough_evidence`` or ``recorded`` (measured, does not decide)."""
+
+    gate: str
+    metric: str
+    value: float | None
+    bound: float | None
+    verdict: str
+    reason: str
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A stage as derived from a run's events."""
+
+    name: str
+    state: str
+    seconds: float
+
+
+def run_state(events: Sequence[RunEvent]) -> str:
+    """Derive a run's present state from its events, oldest first.
+
+    Examples
+    --------
+    >>> run_state([])
+    'queued'
+    """
+    state = "queued"
+    for event in events:
+        if event.kind == "state":
+            state = event.name
+    return state
+
+
+def run_stages(events: Sequence[RunEvent]) -> tuple[Stage, ...]:
+    """Derive the stages a run went through, in order; the latest event of a stage wins."""
+    latest = {e.name: Stage(name=e.name, state=e.state, seconds=e.seconds) for e in events if e.kind == "stage"}
+    return tuple(latest[name] for name in STAGES if name in latest)

@@ -1,0 +1,120 @@
+"""Settings: flag, then ``MULLE_*`` in the environment, then ``[mulle]`` in ``mulle.toml``, then the default."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from mulle.core.errors import UsageError
+
+__all__ = ["Settings", "load_settings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Where things are kept and how far they may go. Every field can be set by flag, environment or file."""
+
+    project: Path = field(default=Path("."), metadata={"doc": "folder that holds project.py"})
+    home: Path = field(default=Path(".mulle"), metadata={"doc": "everything Mulle keeps; relative to the project"})
+    database: str = field(default="", metadata={"doc": "records: sqlite:///... (default: home/mulle.db) or postgresql://..."})
+    lake: str = field(default="", metadata={"doc": "tables and logs: a folder (default: home/lake) or s3://..."})
+    tracking: str = field(default="", metadata={"doc": "MLflow: sqlite:///... (default: home/mlflow.db) or http://..."})
+    online: str = field(default="", metadata={"doc": "online features: lmdb:///... (default: home/online.lmdb)"})
+    host: str = field(default="127.0.0.1", metadata={"doc": "address that both planes listen on"})
+    port: int = field(default=8800, metadata={"doc": "control plane"})
+    inference_port: int = field(default=8801, metadata={"doc": "inference plane"})
+    max_body: int = field(default=8 * 2**20, metadata={"doc": "largest request body, in bytes"})
+    max_rows: int = field(default=10_000, metadata={"doc": "most rows in one request"})
+    max_queue: int = field(default=20_000, metadata={"doc": "most rows waiting before 429"})
+    deadline: str = field(default="10s", metadata={"doc": "longest time a request may wait before 504"})
+    fsync: bool = field(default=False, metadata={"doc": "flush the prediction log to disk before each answer"})
+    tick: str = field(default="10s", metadata={"doc": "how often the loop looks at the world"})
+    processes: int = field(default=1, metadata={"doc": "compute processes for training"})
+    seed: int = field(default=0, metadata={"doc": "seed of splits and searches"})
+
+    def resolved(self) -> Settings:
+        """Return the same settings with absolute folders and every store's URL filled in."""
+        project = self.project.expanduser().resolve()
+        home = self.home.expanduser()
+        home = (home if home.is_absolute() else project / home).resolve()
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values |= {
+            "project": project,
+            "home": home,
+            "database": self.database or f"sqlite:///{home / 'mulle.db'}",
+            "lake": self.lake or str(home / "lake"),
+            "tracking": self.tracking or f"sqlite:///{home / 'mlflow.db'}",
+            "online": self.online or f"lmdb://{home / 'online.lmdb'}",
+        }
+        return Settings(**values)
+
+
+def load_settings(
+    flags: Mapping[str, object] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Gather settings from flags, environment, ``mulle.toml`` and defaults, in that order.
+
+    Parameters
+    ----------
+    flags : mapping, optional
+        What the command line gave; ``None`` values count as not given.
+    environment : mapping, optional
+        Defaults to ``os.environ``.
+
+    Returns
+    -------
+    Settings
+        Resolved: folders absolute, store URLs filled in.
+
+    Raises
+    ------
+    UsageError
+        On an unknown key in ``mulle.toml`` or a value of the wrong type.
+
+    Examples
+    --------
+    >>> load_settings({"port": 9000}, {}).port
+    9000
+    """
+    environment = os.environ if environment is None else environment
+    given = {k: v for k, v in (flags or {}).items() if v is not None}
+    from_environment = {
+        f.name: environment[f"MULLE_{f.name.upper()}"] for f in fields(Settings) if f"MULLE_{f.name.upper()}" in environment
+    }
+    project = Path(str(given.get("project", from_environment.get("project", ".")))).expanduser()
+    merged: dict[str, object] = {"project": project, **_read_file(project / "mulle.toml"), **from_environment, **given}
+    return Settings(**{name: _coerce(name, value) for name, value in merged.items()}).resolved()  # type: ignore[arg-type]
+
+
+def _read_file(path: Path) -> dict[str, object]:
+    if not path.is_file():
+        return {}
+    try:
+        table = tomllib.loads(path.read_text()).get("mulle", {})
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}", next="mend the file or remove it", file=str(path)) from error
+    known = {f.name for f in fields(Settings)}
+    for name in table:
+        if name not in known:
+            raise UsageError(
+                f"{path}: unknown setting '{name}'", next=f"known settings: {', '.join(sorted(known))}", file=str(path)
+            )
+    return dict(table)
+
+
+def _coerce(name: str, value: object) -> object:
+    default = next(f.default for f in fields(Settings) if f.name == name)
+    try:
+        if isinstance(default, bool):
+            return value if isinstance(value, bool) else str(value).lower() in {"1", "true", "yes", "on"}
+        if isinstance(default, Path):
+            return Path(str(value))
+        return int(str(value)) if isinstance(default, int) else str(value)
+    except ValueError as error:
+        raise UsageError(
+            f"setting {name}: '{value}' is not {type(default).__name__}", next="see docs/reference/settings.md"
+        ) from error

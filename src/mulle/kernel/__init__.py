@@ -1,0 +1,1 @@
+"""What several stages need, pure and lean: transforms, bundles, metrics, histograms, sequential tests."""
