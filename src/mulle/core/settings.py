@@ -33,6 +33,7 @@ class Settings:
     fsync: bool = field(default=False, metadata={"doc": "flush the prediction log to disk before each answer"})
     tick: str = field(default="10s", metadata={"doc": "how often the loop looks at the world"})
     processes: int = field(default=1, metadata={"doc": "compute processes for training"})
+    clock: str = field(default="wall", metadata={"doc": "what serving takes as now: wall, or rows (each row's own time; replay)"})
     seed: int = field(default=0, metadata={"doc": "seed of splits and searches"})
 
     def resolved(self) -> Settings:

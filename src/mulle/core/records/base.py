@@ -98,13 +98,7 @@ def _read(hint: Any, value: Any) -> Any:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         chosen = [i for i in inner if i is not type(None)]
-        return (
-            None
-            if value is None or (len(chosen) != 1 and not isinstance(value, str))
-            else _read(chosen[0], value)
-            if len(chosen) == 1
-            else value
-        )
+        return _read(chosen[0], value) if value is not None and len(chosen) == 1 else value
     if hint is datetime:
         return instant(value)
     if is_dataclass(hint) and isinstance(hint, type):

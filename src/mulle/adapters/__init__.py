@@ -1,0 +1,1 @@
+"""The parts that touch vendors and machines, by family; they know core and kernel only."""

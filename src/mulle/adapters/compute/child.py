@@ -1,0 +1,134 @@
+"""The child of `LocalCompute`: reads requests from one pipe, runs them, answers on another, dies with its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib
+import json
+import os
+import select
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mulle.core.errors import MulleError, UsageError
+from mulle.core.records.base import Json, to_json
+
+__all__ = ["answer", "serve"]
+
+NICENESS = 5
+_TRACE_LINES = 12
+
+
+def answer(task: str, arguments: Json) -> Json:
+    """Run one task and give what the parent is told: ``{"answer": ...}`` or ``{"error": ...}``.
+
+    Parameters
+    ----------
+    task : str
+        ``module:function``.
+    arguments : dict
+        Keyword arguments, JSON values.
+
+    Returns
+    -------
+    dict
+        An error carries ``kind`` (class name), ``detail``, ``next`` and ``facts``; a foreign exception is told
+        as `MulleError` with the last lines of its traceback.
+
+    Examples
+    --------
+    >>> answer("mulle.core.hashing:hash_json", {"value": 1})["error"]["kind"]
+    'MulleError'
+    """
+    try:
+        result = _find(task)(**arguments)
+        if not isinstance(result, dict):
+            raise TypeError(f"it returned {type(result).__name__}, and a task must return a dict of JSON values")
+        encoded = to_json(result)
+        json.dumps(encoded)
+    except MulleError as error:
+        return {"error": {"kind": type(error).__name__, "detail": error.detail, "next": error.next, "facts": error.facts}}
+    except BaseException as error:
+        # SystemExit and KeyboardInterrupt too: a task must not end the pool's process without a word.
+        return {"error": _foreign(task, error)}
+    return {"answer": encoded}
+
+
+def _find(task: str) -> Callable[..., object]:
+    module, _, name = task.partition(":")
+    found = getattr(importlib.import_module(module), name, None) if module and name else None
+    if not callable(found):
+        raise UsageError(f"there is no task '{task}'", next="write it as module:function", task=task)
+    return found  # type: ignore[no-any-return]
+
+
+def _foreign(task: str, error: BaseException) -> Json:
+    lines = "".join(traceback.format_exception(error)).strip().splitlines()[-_TRACE_LINES:]
+    return {
+        "kind": "MulleError",
+        "detail": f"{task} failed: {type(error).__name__}: {error}",
+        "next": "the traceback's last lines are in `traceback`",
+        "facts": {"task": task, "cause": type(error).__name__, "traceback": lines},
+    }
+
+
+def serve(requests: int, answers: int, lifeline: int, warm: Sequence[str] = ()) -> None:
+    """Answer requests until the pipe ends.
+
+    Parameters
+    ----------
+    requests, answers : int
+        File descriptors of the two pipes: one JSON object a line, one answer a request, in order.
+    lifeline : int
+        A pipe that nothing is ever written to; its end means that the parent is gone.
+    warm : sequence of str
+        Modules to import before the first request.
+    """
+    _die_with_parent(lifeline)
+    for name in warm:
+        # A module that does not import is told by the task that needs it.
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    with os.fdopen(requests, "rb") as incoming, os.fdopen(answers, "wb") as outgoing:
+        for line in incoming:
+            request: dict[str, Any] = json.loads(line)
+            reply = answer(request["task"], request["arguments"])
+            outgoing.write(json.dumps(reply, default=str).encode() + b"\n")
+            outgoing.flush()
+
+
+def _die_with_parent(lifeline: int) -> None:
+    if hasattr(fcntl, "F_SETSIG"):
+        # The kernel kills the whole group at the pipe's end, even while a C library holds the interpreter's lock.
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    threading.Thread(target=_watch, args=(lifeline, os.getppid()), daemon=True, name="lifeline").start()
+
+
+def _watch(lifeline: int, parent: int) -> None:
+    # The parent's id is looked at too: a process forked from it may keep the pipe open after its death.
+    poll = select.poll()
+    poll.register(lifeline, select.POLLIN | select.POLLHUP)
+    while not poll.poll(1000) and os.getppid() == parent:
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Start from the command line: three descriptors, then the modules to warm."""
+    requests, answers, lifeline = (int(a) for a in arguments[:3])
+    # Prints go to the parent's stderr: its stdout belongs to whoever called it, and may carry JSON.
+    os.dup2(2, 1)
+    with contextlib.suppress(OSError):
+        os.nice(NICENESS)
+    serve(requests, answers, lifeline, arguments[3:])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,235 @@
+"""Compute on this machine: one warm pool of child processes that stages hand their heavy work to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mulle.core.errors import Deadline, MulleError, Unavailable
+from mulle.core.records.base import Json, to_json
+
+__all__ = ["LocalCompute"]
+
+_THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "POLARS_MAX_THREADS": "2"}
+
+
+class LocalCompute:
+    """A pool of child processes, started at once, each running one task at a time.
+
+    A child runs at a lower priority than serving, dies with this process whatever kills it, is killed when a task
+    overruns its time, and is replaced.
+
+    Parameters
+    ----------
+    processes : int
+        How many; more callers than that wait for a free one.
+    warm : sequence of str
+        Modules that a child imports while it waits for its first task.
+    log : Path, optional
+        File that what children print is appended to; default: this process's stderr.
+
+    Examples
+    --------
+    >>> compute = LocalCompute()
+    >>> compute.call("mulle.core.settings:absent", {})
+    Traceback (most recent call last):
+    mulle.core.errors.UsageError: there is no task 'mulle.core.settings:absent'
+    >>> compute.close()
+    """
+
+    def __init__(self, processes: int = 1, *, warm: Sequence[str] = (), log: Path | None = None) -> None:
+        self._warm, self._log = tuple(warm), log
+        self._lock = threading.Lock()
+        self._closed = False
+        # Last in, first out: the child that worked last has the warmest caches.
+        self._idle: queue.LifoQueue[_Child] = queue.LifoQueue()
+        self._children: set[_Child] = set()
+        for _ in range(max(1, processes)):
+            self._spawn()
+
+    def call(self, task: str, arguments: Json, *, timeout: float | None = None) -> Json:
+        """Run ``module:function`` with keyword arguments in a child and return its answer.
+
+        Parameters
+        ----------
+        task : str
+            For example ``mulle.loop.tasks:search``; the function takes JSON keyword arguments and returns a dict.
+        arguments : dict
+        timeout : float, optional
+            Seconds from the moment a child takes the task; then the child is killed.
+
+        Raises
+        ------
+        Deadline
+            When the time was up and the child was killed.
+        Unavailable
+            When the child died (killed, out of memory), or the pool is closed.
+        MulleError
+            Whatever error of ours the task raised, rebuilt; a foreign exception comes as a plain `MulleError`
+            with fact ``traceback``.
+        """
+        line = json.dumps({"task": task, "arguments": to_json(arguments)}).encode() + b"\n"
+        child = self._take()
+        try:
+            reply = child.ask(line, None if timeout is None else time.monotonic() + timeout)
+        except TimeoutError:
+            self._replace(child)
+            raise Deadline(
+                f"{task} was not done after {timeout:g} s and was killed", next="give it more time or less work", task=task
+            ) from None
+        except OSError:
+            code = self._replace(child)
+            raise self._dead(task, code) from None
+        except BaseException:
+            # Interrupted between question and answer: the child's next answer would be another one's.
+            self._replace(child)
+            raise
+        self._idle.put(child)
+        return _read(reply)
+
+    def close(self) -> None:
+        """Kill the children; calls under way end with `Unavailable`. Closing twice is harmless."""
+        with self._lock:
+            self._closed = True
+            children = tuple(self._children)
+            self._children.clear()
+        for child in children:
+            child.kill()
+
+    def pids(self) -> tuple[int, ...]:
+        """Return the process ids of the living children."""
+        with self._lock:
+            return tuple(sorted(child.pid for child in self._children))
+
+    def _take(self) -> _Child:
+        while True:
+            with self._lock:
+                if self._closed:
+                    raise Unavailable("compute is closed", next="start it again")
+            with contextlib.suppress(queue.Empty):
+                child = self._idle.get(timeout=0.5)
+                if child.alive():
+                    return child
+                self._replace(child)
+
+    def _spawn(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            child = _Child(self._warm, self._log)
+            self._children.add(child)
+        self._idle.put(child)
+
+    def _replace(self, child: _Child) -> int:
+        code = child.kill()
+        with self._lock:
+            self._children.discard(child)
+        self._spawn()
+        return code
+
+    def _dead(self, task: str, code: int) -> Unavailable:
+        if self._closed:
+            return Unavailable(f"{task} was stopped: compute was closed", next="start it again", task=task)
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return Unavailable(
+            f"the process of {task} died ({how})",
+            next="try again; when it is killed each time, memory is the usual reason",
+            task=task,
+            code=code,
+        )
+
+
+class _Child:
+    """One child process and the parent's ends of its pipes."""
+
+    def __init__(self, warm: Sequence[str], log: Path | None) -> None:
+        requests, self._requests = os.pipe()
+        self._answers, answers = os.pipe()
+        lifeline, self._lifeline = os.pipe()
+        inherited = (requests, answers, lifeline)
+        # -P: a project's own `queue.py` in the working folder must not shadow the standard library's.
+        command = [sys.executable, "-P", "-m", "mulle.adapters.compute.child", *map(str, inherited), *warm]
+        with open(log, "ab") if log else contextlib.nullcontext() as sink:
+            self._process = subprocess.Popen(
+                command, pass_fds=inherited, stdin=subprocess.DEVNULL, stderr=sink,
+                env={**os.environ, **_THREADS}, start_new_session=True,
+            )  # fmt: skip
+        for descriptor in inherited:
+            os.close(descriptor)
+        os.set_blocking(self._requests, False)
+        self._lock = threading.Lock()
+        self._open = True
+        self.pid = self._process.pid
+
+    def alive(self) -> bool:
+        """Tell whether the process still runs."""
+        return self._process.poll() is None
+
+    def ask(self, line: bytes, deadline: float | None) -> Json:
+        """Send one line and return the answer; `TimeoutError` at the deadline, another `OSError` when it died."""
+        rest = memoryview(line)
+        while rest:
+            self._ready(self._requests, select.POLLOUT, deadline)
+            rest = rest[os.write(self._requests, rest) :]
+        reply = bytearray()
+        while not reply.endswith(b"\n"):
+            self._ready(self._answers, select.POLLIN, deadline)
+            part = os.read(self._answers, 1 << 16)
+            if not part:
+                raise BrokenPipeError("the child's pipe ended")
+            reply += part
+        answer: Json = json.loads(reply)
+        return answer
+
+    def kill(self) -> int:
+        """Kill the process and what it started; return its exit code, negative for a signal."""
+        with self._lock:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            code = self._process.wait()
+            if self._open:
+                self._open = False
+                os.close(self._lifeline)
+        return code
+
+    def __del__(self) -> None:
+        # Only here: when the pool is closed a caller in another thread may still use these, and a number that is
+        # given back too early may already name somebody else's file.
+        with contextlib.suppress(OSError, AttributeError):
+            os.close(self._requests)
+            os.close(self._answers)
+
+    def _ready(self, descriptor: int, event: int, deadline: float | None) -> None:
+        poll = select.poll()
+        poll.register(descriptor, event)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        if not poll.poll(left):
+            raise TimeoutError
+
+
+def _read(reply: Json) -> Json:
+    if "error" not in reply:
+        found: Json = reply["answer"]
+        return found
+    told = reply["error"]
+    raise _kinds().get(told["kind"], MulleError)(told["detail"], next=told["next"], **told["facts"])
+
+
+def _kinds() -> dict[str, type[MulleError]]:
+    found: dict[str, type[MulleError]] = {}
+    waiting: list[type[MulleError]] = [MulleError]
+    while waiting:
+        kind = waiting.pop()
+        found[kind.__name__] = kind
+        waiting.extend(kind.__subclasses__())
+    return found

@@ -1,0 +1,1 @@
+"""The records in a relational database, split by aggregate: SQLite on a laptop, PostgreSQL beyond it."""

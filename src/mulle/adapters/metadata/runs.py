@@ -1,0 +1,113 @@
+"""Stages 3 to 5's records in the database: runs, what happened in them, their trials and gates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, Select, insert, select, update
+
+from mulle.adapters.metadata.database import Database, before, dump, insert_once, microseconds, newest_first
+from mulle.adapters.metadata.tables import gate_results, run_events, run_states, runs, trials
+from mulle.core.records.run import GateResult, Run, RunEvent, Trial, run_state
+
+__all__ = ["SqlRuns"]
+
+_QUEUED = run_state(())
+_CHUNK = 10_000
+"""Ids asked for at once: SQLite takes 32,766 parameters, PostgreSQL 65,535."""
+
+
+class SqlRuns:
+    """Meets `mulle.core.ports.metadata.Runs`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, run: Run) -> None:
+        """Add a run."""
+        at = microseconds(run.created_at)
+        with self._database.write() as connection:
+            if not insert_once(connection, runs, "id", {"id": run.id, "model": run.model, "created_at": at, "record": dump(run)}):
+                return
+            seq = connection.execute(select(runs.c.seq).where(runs.c.id == run.id)).scalar_one()
+            row = {"run": run.id, "run_seq": seq, "model": run.model, "created_at": at, "state": _QUEUED, "at": -(2**62)}
+            connection.execute(insert(run_states).values(**row))
+
+    def get(self, run: str) -> Run | None:
+        """Return a run, or None."""
+        return next(iter(self._database.records(Run, select(runs.c.record).where(runs.c.id == run))), None)
+
+    def list(
+        self, model: str | None = None, limit: int = 100, after: str | None = None, state: str | None = None
+    ) -> Sequence[Run]:
+        """List runs, newest first; see the port."""
+        query = newest_first(runs, limit) if state is None else _in_state(state, model, limit)
+        if model is not None and state is None:
+            query = query.where(runs.c.model == model)
+        if after is not None:
+            with self._database.read() as connection:
+                order = None if state is None else (run_states.c.created_at, run_states.c.run_seq)
+                query = query.where(before(connection, runs, after, order))
+        return self._database.records(Run, query)
+
+    def add_event(self, event: RunEvent) -> None:
+        """Append an event; a state event moves the run's present state in the same transaction."""
+        at = microseconds(event.at)
+        with self._database.write() as connection:
+            row = {"id": event.id, "run": event.run, "at": at, "record": dump(event)}
+            if insert_once(connection, run_events, "id", row) and event.kind == "state":
+                moved = update(run_states).where(run_states.c.run == event.run, run_states.c.at <= at)
+                connection.execute(moved.values(state=event.name, at=at))
+
+    def events(self, run: str) -> Sequence[RunEvent]:
+        """List a run's events, oldest first."""
+        query = select(run_events.c.record).where(run_events.c.run == run)
+        return self._database.records(RunEvent, query.order_by(run_events.c.at, run_events.c.seq))
+
+    def states(self, runs: Sequence[str]) -> dict[str, str]:
+        """Return the present state of each of the runs; one without events is queued."""
+        asked = list(dict.fromkeys(runs))
+        found = dict.fromkeys(asked, _QUEUED)
+        with self._database.read() as connection:
+            for start in range(0, len(asked), _CHUNK):
+                found.update(_states(connection, asked[start : start + _CHUNK]))
+        return found
+
+    def add_trials(self, trials: Sequence[Trial]) -> None:
+        """Add trials; idempotent by run and number."""
+        with self._database.write() as connection:
+            for trial in trials:
+                _add_trial(connection, trial)
+
+    def trials(self, run: str) -> Sequence[Trial]:
+        """List a run's trials by number."""
+        return self._database.records(Trial, select(trials.c.record).where(trials.c.run == run).order_by(trials.c.number))
+
+    def add_gates(self, run: str, gates: Sequence[GateResult]) -> None:
+        """Add gate results; idempotent by run and gate."""
+        with self._database.write() as connection:
+            for gate in gates:
+                insert_once(connection, gate_results, ("run", "gate"), {"run": run, "gate": gate.gate, "record": dump(gate)})
+
+    def gates(self, run: str) -> Sequence[GateResult]:
+        """List a run's gate results in the order they were judged."""
+        query = select(gate_results.c.record).where(gate_results.c.run == run).order_by(gate_results.c.seq)
+        return self._database.records(GateResult, query)
+
+
+def _in_state(state: str, model: str | None, limit: int) -> Select[str]:
+    # Ordered by the projection's own columns, so that its index gives the first page without a sort.
+    table = run_states
+    query = select(runs.c.record).join(table, table.c.run == runs.c.id).where(table.c.state == state)
+    query = query if model is None else query.where(table.c.model == model)
+    return query.order_by(table.c.created_at.desc(), table.c.run_seq.desc()).limit(limit)
+
+
+def _states(connection: Connection, chunk: Sequence[str]) -> dict[str, str]:
+    query = select(run_states.c.run, run_states.c.state).where(run_states.c.run.in_(chunk))
+    return {row.run: row.state for row in connection.execute(query)}
+
+
+def _add_trial(connection: Connection, trial: Trial) -> None:
+    row = {"run": trial.run, "number": trial.number, "record": dump(trial)}
+    insert_once(connection, trials, ("run", "number"), row)

@@ -1,0 +1,1 @@
+"""Tracking: the records as the ecosystem's own client sees them."""

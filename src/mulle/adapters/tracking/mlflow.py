@@ -1,0 +1,250 @@
+"""Tracking on MLflow: runs, trials and versions projected to where the ecosystem's own client and UI look for them.
+
+MLflow takes seconds to import and to make its first database, so both happen at first use, or early by `prepare`.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from mulle.adapters.tracking.open import open_client, open_experiment
+from mulle.adapters.tracking.pyfunc_model import DATA, write_model_files
+from mulle.core.errors import MulleError, NotFound, Unavailable
+from mulle.core.records.model import ModelVersion
+from mulle.core.records.run import GateResult, Run, Trial
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+__all__ = ["MlflowTracking", "tracking_name"]
+
+Metrics = Mapping[str, float]
+Params = Mapping[str, object]
+
+_STATUS = {"failed": "FAILED", "pruned": "KILLED", "killed": "KILLED"}
+_PARENT = "mlflow.parentRunId"
+_FOLDER = "bundle"
+
+
+def tracking_name(model: str) -> str:
+    """Return the name of a model in MLflow, which takes neither ``/`` nor ``:``.
+
+    Examples
+    --------
+    >>> tracking_name("air-time/UA")
+    'air-time.UA'
+    """
+    return re.sub(r"[/:]", ".", model)
+
+
+class MlflowTracking:
+    """Meets `mulle.core.ports.tracking.Tracking`.
+
+    Parameters
+    ----------
+    uri : str
+        ``sqlite:///path`` or an MLflow server's address.
+    artifacts : Path
+        Folder for artifacts; a server keeps them where it was told to.
+    experiment : str
+    """
+
+    def __init__(self, uri: str, artifacts: Path, experiment: str = "mulle") -> None:
+        self._uri = uri
+        self._artifacts = artifacts
+        self._experiment = experiment
+        self._lock = threading.Lock()
+        self._opened: tuple[MlflowClient, str] | None = None
+
+    def prepare(self) -> None:
+        """Start to open MLflow in the background; a call that needs it meanwhile waits. Failures show at that call."""
+        threading.Thread(target=self._open_quietly, name="mulle-tracking", daemon=True).start()
+
+    def log_run(
+        self,
+        run: Run,
+        trials: Sequence[Trial],
+        metrics: Mapping[str, float],
+        gates: Sequence[GateResult],
+        tags: Mapping[str, str],
+    ) -> str:
+        """Write a parent run with a child run per trial; see the port.
+
+        Times are the record's own, so that a run repeated by replay or after a crash is the same run.
+        """
+        with self._session() as (client, experiment):
+            start = int(run.created_at.timestamp() * 1000)
+            parent = _found(client, experiment, "mulle.run", run.id)
+            if parent is None:
+                own = {"mulle.run": run.id, "mulle.model": run.model}
+                parent = client.create_run(experiment, start_time=start, tags=own, run_name=f"{run.model} {run.id}")
+            parent_id = str(parent.info.run_id)
+            done = _children(client, experiment, parent_id)
+            for trial in trials:
+                _log_trial(client, experiment, parent_id, trial, start, done.get(_trial_tag(trial)))
+            _log(client, parent_id, start, metrics, _run_params(run), {**tags, **_gate_tags(gates)})
+            if parent.info.status == "RUNNING":
+                end = start + int(1000 * sum(trial.seconds for trial in trials))
+                client.set_terminated(parent_id, end_time=end)
+        return parent_id
+
+    def register(self, version: ModelVersion, bundle: Path, run_id: str) -> dict[str, str]:
+        """Log the bundle as a model of the run and register it as a version; see the port."""
+        name = tracking_name(version.model)
+        with self._session() as (client, _):
+            own = f"name = '{name}' and tags.`mulle.version` = '{version.id}'"
+            known = client.search_model_versions(own, max_results=1)
+            if known:
+                return {"run_id": str(known[0].run_id), "name": name, "version": str(known[0].version)}
+            _ensure_model(client, name)
+            with TemporaryDirectory() as folder:
+                write_model_files(Path(folder), version, run_id)
+                client.log_artifacts(run_id, str(bundle), f"{_FOLDER}/{DATA}")
+                client.log_artifacts(run_id, folder, _FOLDER)
+            source = f"{client.get_run(run_id).info.artifact_uri}/{_FOLDER}"
+            tags = {"mulle.version": version.id, "mulle.number": str(version.version), "mulle.bundle": version.bundle}
+            made = client.create_model_version(name, source=source, run_id=run_id, tags=tags)
+        return {"run_id": run_id, "name": name, "version": str(made.version)}
+
+    def alias(self, model: str, alias: str, version: str | None) -> None:
+        """Point an alias at a tracking version; None removes it.
+
+        Raises
+        ------
+        NotFound
+            When the model or the version is unknown there.
+        """
+        name = tracking_name(model)
+        with self._session() as (client, _):
+            if version is not None:
+                client.set_registered_model_alias(name, alias, version)
+            elif alias in _aliases(client, name):
+                client.delete_registered_model_alias(name, alias)
+
+    def aliases(self, model: str) -> dict[str, str]:
+        """Return alias to tracking version; empty when the model is unknown there."""
+        with self._session() as (client, _):
+            return _aliases(client, tracking_name(model))
+
+    def address(self) -> str:
+        """Return the tracking URI."""
+        return self._uri
+
+    def _open(self) -> tuple[MlflowClient, str]:
+        with self._lock:
+            if self._opened is None:
+                client = open_client(self._uri)
+                remote = self._uri.startswith(("http://", "https://"))
+                location = None if remote else self._artifacts.absolute().as_uri()
+                self._opened = (client, open_experiment(client, self._experiment, location))
+            return self._opened
+
+    def _open_quietly(self) -> None:
+        try:
+            self._open()
+        except Exception:
+            # The call that needs MLflow opens it again and tells why it cannot.
+            return
+
+    @contextmanager
+    def _session(self) -> Iterator[tuple[MlflowClient, str]]:
+        try:
+            yield self._open()
+        except MulleError:
+            raise
+        except Exception as error:
+            if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+                raise NotFound(f"MLflow at {self._uri}: {error}", next="see the model's page in MLflow's UI") from error
+            raise Unavailable(
+                f"MLflow at {self._uri} did not take it: {error}",
+                next="see that it is reachable, its disk has room, then try again",
+            ) from error
+
+
+def _found(client: MlflowClient, experiment: str, tag: str, value: str) -> MlflowRun | None:
+    found = client.search_runs([experiment], f"tags.`{tag}` = '{value}'", max_results=1)
+    return found[0] if found else None
+
+
+def _children(client: MlflowClient, experiment: str, parent: str) -> dict[str, MlflowRun]:
+    children: dict[str, MlflowRun] = {}
+    token = None
+    while True:
+        page = client.search_runs([experiment], f"tags.`{_PARENT}` = '{parent}'", max_results=1000, page_token=token)
+        children |= {child.data.tags.get("mulle.trial", ""): child for child in page}
+        token = page.token
+        if not token:
+            return children
+
+
+def _trial_tag(trial: Trial) -> str:
+    return f"{trial.run}/{trial.number}"
+
+
+def _log_trial(client: MlflowClient, experiment: str, parent: str, trial: Trial, start: int, child: MlflowRun | None) -> None:
+    if child is None:
+        tags = {_PARENT: parent, "mulle.trial": _trial_tag(trial), "mulle.candidate": trial.candidate}
+        tags |= {"mulle.reason": trial.reason[:5000]} if trial.reason else {}
+        name = f"{trial.number:03d} {trial.candidate}"
+        child = client.create_run(experiment, start_time=start, tags=tags, run_name=name)
+    if child.info.status != "RUNNING":
+        return
+    metrics = {"seconds": trial.seconds} | ({} if trial.score is None else {"score": trial.score})
+    _log(client, child.info.run_id, start, metrics, {"candidate": trial.candidate, **trial.params}, {})
+    # The end comes last: a child that still runs is one that a crash left unfinished.
+    client.set_terminated(child.info.run_id, _STATUS.get(trial.state, "FINISHED"), start + int(1000 * trial.seconds))
+
+
+def _log(client: MlflowClient, run_id: str, at: int, metrics: Metrics, params: Params, tags: Mapping[str, str]) -> None:
+    from mlflow.entities import Metric, Param, RunTag
+
+    # A metric is known by name, time and value: the same time each time makes a repeat the same metric.
+    values = [Metric(_allowed(name), float(value), at, 0) for name, value in metrics.items()]
+    settings = [Param(_allowed(name), str(value)[:6000]) for name, value in params.items()]
+    words = [RunTag(_allowed(name), value[:5000]) for name, value in tags.items()]
+    # MLflow takes 100 parameters, 100 tags and 1,000 metrics at once.
+    for start in range(0, max(len(values), len(settings), len(words)), 100):
+        part = slice(start, start + 100)
+        client.log_batch(run_id, metrics=values[part], params=settings[part], tags=words[part])
+
+
+def _allowed(name: str) -> str:
+    return re.sub(r"[^\w\-. /:]", "_", name)[:250]
+
+
+def _run_params(run: Run) -> dict[str, object]:
+    return {"cutoff": run.cutoff.isoformat(), "code": run.code, "git": run.git or "", "seed": run.seed} | {
+        f"option.{name}": value for name, value in run.options.items()
+    }
+
+
+def _gate_tags(gates: Sequence[GateResult]) -> dict[str, str]:
+    return {f"mulle.gate.{gate.gate}": f"{gate.verdict}: {gate.reason}" for gate in gates}
+
+
+def _ensure_model(client: MlflowClient, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name, tags={"mulle.model": name})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return {}
+        raise

@@ -1,0 +1,171 @@
+"""Settings in, wired parts out: the only place where adapters meet the rest."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import lru_cache
+from pathlib import Path
+
+from mulle.core.clock import Clock, WallClock
+from mulle.core.declare.dataset import Dataset, Files
+from mulle.core.declare.project import Project
+from mulle.core.errors import UsageError
+from mulle.core.ports.compute import Compute
+from mulle.core.ports.source import SourceReader
+from mulle.core.ports.tracking import Tracking
+from mulle.core.records.base import Json
+from mulle.core.settings import Settings, load_settings
+from mulle.loop.parts import Parts
+
+__all__ = ["environment", "run_task", "wire", "wire_inference"]
+
+# What a compute child imports while it waits for its first task.
+_WARM = (
+    "mulle.loop.tasks",
+    "mulle.loop.modelling",
+    "mulle.adapters.lake.delta",
+    "sklearn.pipeline",
+    "lightgbm",
+    "optuna",
+)
+
+
+def wire(settings: Settings, *, clock: Clock | None = None, project: Project | None = None) -> Parts:
+    """Open the stores that the settings name.
+
+    Parameters
+    ----------
+    settings : Settings
+        Resolved.
+    clock : Clock, optional
+        Defaults to the wall clock.
+    project : Project, optional
+        Defaults to the one in the settings' folder, loaded now.
+
+    Returns
+    -------
+    Parts
+        Tracking and compute are made at first use: both are slow to start.
+
+    Raises
+    ------
+    ProjectError
+        When the project does not load.
+    Unavailable
+        When a store cannot be opened.
+    """
+    from mulle.adapters.lake.delta import DeltaLake
+    from mulle.adapters.metadata.connect import open_metadata
+    from mulle.adapters.online.lmdb import LmdbOnline
+    from mulle.adapters.sources.frames import FrameReader
+    from mulle.kernel.project import load_project
+
+    declared = project or load_project(settings.project)
+    settings.home.mkdir(parents=True, exist_ok=True)
+
+    @lru_cache(maxsize=1)
+    def tracking() -> Tracking:
+        from mulle.adapters.tracking.mlflow import MlflowTracking
+
+        return MlflowTracking(settings.tracking, settings.home / "artifacts")
+
+    @lru_cache(maxsize=1)
+    def compute() -> Compute:
+        from mulle.adapters.compute.local import LocalCompute
+
+        return LocalCompute(settings.processes, warm=_WARM, log=settings.home / "compute.log")
+
+    def source(dataset: Dataset) -> SourceReader:
+        return _reader(settings.project, dataset)
+
+    return Parts(
+        settings=settings,
+        clock=clock or WallClock(),
+        project=declared,
+        metadata=open_metadata(settings.database),
+        lake=DeltaLake(settings.lake),
+        online=LmdbOnline(settings.online),
+        tracking=tracking,
+        compute=compute,
+        source=source,
+        playback=FrameReader,
+    )
+
+
+def wire_inference(settings: Settings) -> None:
+    """Run the inference plane in this process until it is told to stop.
+
+    Imports nothing that the lean process must not hold: no tracking, no database, no training library.
+    """
+    from mulle.adapters.online.lmdb import LmdbOnline
+    from mulle.core.records.bundle import Contract
+    from mulle.lifecycle.features.read import OnlineReader
+    from mulle.lifecycle.serving.runtime import Runtime
+    from mulle.surfaces.inference.app import create_app
+    from mulle.surfaces.inference.serve import serve
+
+    online = LmdbOnline(settings.online, readonly=True)
+
+    def joiner(contract: Contract) -> OnlineReader:
+        return OnlineReader(online, contract.joins)
+
+    serve(settings, create_app(Runtime(settings, joiner), settings))
+
+
+def run_task(name: str, settings: dict[str, str], arguments: Json) -> Json:
+    """Run one compute task of a run; the entry point of the compute processes.
+
+    Parameters
+    ----------
+    name : str
+        ``features``, ``search``, ``evaluate``, ``bundle`` or ``gate``.
+    settings : dict
+        Every setting as text.
+    arguments : dict
+        The task's, and what `loop.tasks.Work` reads.
+
+    Returns
+    -------
+    dict
+        Small JSON.
+    """
+    from mulle.adapters.lake.delta import DeltaLake
+    from mulle.loop import modelling
+    from mulle.loop.tasks import Work, build_features
+
+    resolved = load_settings({k: v for k, v in settings.items() if v}, {})
+    code = resolved.home / "code" / str(arguments["code"])
+    work = Work.of(arguments, DeltaLake(resolved.lake), resolved.home, _project(code))
+    if name == "features":
+        return build_features(work)
+    if name == "search":
+        return modelling.search_model(work, arguments["search_timeout"], arguments["warm"])
+    if name == "evaluate":
+        return modelling.evaluate_model(work, arguments["settings"])
+    if name == "bundle":
+        return modelling.bundle_model(work, arguments["settings"], arguments["metrics"], code)
+    if name == "gate":
+        return modelling.judge_model(
+            work, arguments["champion"], arguments["evaluation"], arguments["bundle"], arguments["replay"]
+        )
+    raise UsageError(f"no task '{name}'", next="this is a defect of Mulle; please report it")
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Give the settings as environment variables, for a process of ours that is started beside this one."""
+    return {f"MULLE_{f.name.upper()}": str(getattr(settings, f.name)) for f in fields(Settings)}
+
+
+@lru_cache(maxsize=4)
+def _project(code: Path) -> Project:
+    from mulle.kernel.project import load_project
+
+    return load_project(code)
+
+
+def _reader(folder: Path, dataset: Dataset) -> SourceReader:
+    from mulle.adapters.sources.files import FilesReader
+
+    if isinstance(dataset.source, Files):
+        return FilesReader(folder, dataset.source)
+    raise UsageError(f"dataset {dataset.name}: no reader for {type(dataset.source).__name__}", next="use ml.Files")

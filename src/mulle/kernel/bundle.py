@@ -1,0 +1,318 @@
+"""Reading and running a bundle: the one scorer that serving, batch, parity proofs and comparisons share."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import polars as pl
+
+from mulle.core.declare.features import Features
+from mulle.core.errors import BundleError
+from mulle.core.hashing import hash_folder
+from mulle.core.records.base import Json, from_json
+from mulle.core.records.bundle import FORMAT, Contract
+from mulle.kernel.project import load_features
+from mulle.kernel.transform import encode, run_transform, unseen
+
+__all__ = ["INPUT", "OUTPUT", "Predictor", "Scores", "read_contract"]
+
+INPUT = "features"
+"""Name of the compiled model's one input, float32 (n, k)."""
+
+OUTPUT = "answer"
+"""Name of the output that is read: (n, 1) for regression, probabilities (n, classes) else."""
+
+Floats = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float32]
+
+_HEADER = struct.Struct("<II")
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Answers to n rows.
+
+    Attributes
+    ----------
+    values : list
+        float for regression, the class's text else.
+    probabilities : numpy.ndarray of float64, shape (n, classes), or None
+        In the order of the contract's classes.
+    unseen : dict
+        Row number to the features whose category was never seen in training.
+    """
+
+    values: list[float] | list[str]
+    probabilities: Floats | None
+    unseen: dict[int, tuple[str, ...]]
+
+
+class _Engine(Protocol):
+    def run(self, matrix: Matrix) -> Floats: ...
+
+    def close(self) -> None: ...
+
+
+class Predictor:
+    """A loaded bundle: transform and model behind one contract.
+
+    Attributes
+    ----------
+    contract : Contract
+    reference : dict
+        Histograms of the training data, by feature.
+    features : Features
+        The snapshot's own feature function, with its joins.
+    """
+
+    def __init__(self, contract: Contract, features: Features, reference: Json, engine: _Engine) -> None:
+        self.contract = contract
+        self.features = features
+        self.reference = reference
+        self._engine = engine
+
+    @classmethod
+    def open(cls, folder: Path, *, expected: str | None = None, threads: int = 1) -> Predictor:
+        """Load a bundle.
+
+        Parameters
+        ----------
+        folder : Path
+        expected : str, optional
+            The content hash that the metadata database knows it by.
+        threads : int
+            Of the compiled model, for one call.
+
+        Raises
+        ------
+        BundleError
+            When content and hash differ, the layout is newer than this reader, a compiled model lacks its parity
+            proof, or a part is missing or does not load.
+        """
+        if expected is not None:
+            _verify(folder, expected)
+        contract = read_contract(folder)
+        if contract.compiled == "onnx" and contract.parity is None:
+            raise BundleError(
+                f"{folder.name} has no parity proof: nobody showed that its compiled model answers like the fitted one",
+                next="register the model again",
+                bundle=folder.name,
+            )
+        features = load_features(folder / "transform", contract.transform["function"])
+        reference = _read_json(folder / "reference.json")
+        return cls(contract, features, reference, _engine(folder, contract, threads))
+
+    @classmethod
+    def assemble(
+        cls, contract: Contract, features: Features, model: bytes | Callable[[Matrix], Floats], *, threads: int = 1
+    ) -> Predictor:
+        """Put a predictor together from parts that are not a bundle yet, so that its parity can be proved.
+
+        Parameters
+        ----------
+        contract : Contract
+            Its parity may still be missing.
+        features : Features
+        model : bytes or callable
+            The compiled model; for one that does not compile, what answers an encoded matrix in this process.
+
+        Raises
+        ------
+        BundleError
+            When the compiled model does not load.
+        """
+        return cls(contract, features, {}, _Compiled(model, threads) if isinstance(model, bytes) else _Direct(model))
+
+    def transform(self, joined: pl.DataFrame) -> pl.DataFrame:
+        """Run the bundle's own feature function on rows that carry the joined columns."""
+        return run_transform(self.features, joined)
+
+    def score(self, features: pl.DataFrame) -> Scores:
+        """Answer rows of the transform's output.
+
+        Parameters
+        ----------
+        features : polars.DataFrame
+            With the contract's features, in any order.
+
+        Returns
+        -------
+        Scores
+        """
+        specs = self.contract.features
+        matrix = encode(features, specs)
+        answers = self.run(matrix)
+        unknown = unseen(features, specs, matrix)
+        if self.contract.task == "regression":
+            return Scores(answers[:, 0].tolist(), None, unknown)
+        classes = self.contract.classes
+        return Scores([classes[i] for i in answers.argmax(axis=1).tolist()], answers, unknown)
+
+    def run(self, matrix: Matrix) -> Floats:
+        """Run the model alone on an encoded matrix, float32 (n, k); returns float64 (n, 1) or (n, classes)."""
+        width = 1 if self.contract.task == "regression" else len(self.contract.classes)
+        if len(matrix) == 0:
+            return np.zeros((0, width))
+        return self._engine.run(matrix).reshape(len(matrix), width)
+
+    def close(self) -> None:
+        """End the child process of a native model; harmless otherwise."""
+        self._engine.close()
+
+
+def read_contract(folder: Path) -> Contract:
+    """Read a bundle's contract without loading its model.
+
+    Raises
+    ------
+    BundleError
+        When it is missing, unreadable or of a later layout.
+    """
+    value = _read_json(folder / "bundle.json")
+    found = value.get("format")
+    if not isinstance(found, int) or found > FORMAT:
+        raise BundleError(
+            f"{folder.name} has layout {found}, this Mulle reads up to {FORMAT}",
+            next="upgrade mulle, or register the model again",
+        )
+    try:
+        return from_json(Contract, value)
+    except (TypeError, KeyError, ValueError) as error:
+        raise BundleError(f"the contract of {folder.name} cannot be read: {error}", next="register the model again") from error
+
+
+class _Compiled:
+    """An ONNX Runtime session with a fixed number of threads."""
+
+    def __init__(self, model: bytes, threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3
+        # A waiting thread that spins takes the core from the server's own loop.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise BundleError(f"the compiled model does not load: {error}", next="register the model again") from error
+
+    def run(self, matrix: Matrix) -> Floats:
+        (answer,) = self._session.run([OUTPUT], {INPUT: matrix})
+        return np.asarray(answer, dtype=np.float64)
+
+    def close(self) -> None:
+        return None
+
+
+class _Direct:
+    """A fitted model in this process."""
+
+    def __init__(self, answer: Callable[[Matrix], Floats]) -> None:
+        self._answer = answer
+
+    def run(self, matrix: Matrix) -> Floats:
+        return np.asarray(self._answer(matrix), dtype=np.float64)
+
+    def close(self) -> None:
+        return None
+
+
+class _Native:
+    """A model that did not compile, in a child of its own: started at first use, ends when its input closes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def run(self, matrix: Matrix) -> Floats:
+        with self._lock:
+            child = self._started()
+            assert child.stdin is not None
+            assert child.stdout is not None
+            try:
+                child.stdin.write(_HEADER.pack(*matrix.shape) + np.ascontiguousarray(matrix, dtype=np.float32).tobytes())
+                child.stdin.flush()
+                rows, columns = _HEADER.unpack(_exactly(child.stdout.read, _HEADER.size))
+                body = _exactly(child.stdout.read, rows * columns * 8)
+            except (OSError, EOFError) as error:
+                self._end()
+                raise BundleError(
+                    f"the child that runs {self._folder.name} died",
+                    next="try again; its reason is in the log",
+                    bundle=self._folder.name,
+                ) from error
+        return np.frombuffer(body, dtype=np.float64).reshape(rows, columns)
+
+    def close(self) -> None:
+        with self._lock:
+            self._end()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._child is None or self._child.poll() is not None:
+            command = [sys.executable, "-m", "mulle.lifecycle.registry.native", str(self._folder)]
+            self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return self._child
+
+    def _end(self) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            for pipe in (child.stdin, child.stdout):
+                if pipe is not None:
+                    pipe.close()
+            child.kill()
+            child.wait()
+
+
+def _engine(folder: Path, contract: Contract, threads: int) -> _Engine:
+    return _Compiled(_read(folder / "model.onnx"), threads) if contract.compiled == "onnx" else _Native(folder)
+
+
+class _Read(Protocol):
+    def __call__(self, size: int, /) -> bytes: ...
+
+
+def _exactly(read: _Read, size: int) -> bytes:
+    body = read(size)
+    if len(body) != size:
+        raise EOFError
+    return body
+
+
+def _verify(folder: Path, expected: str) -> None:
+    found = hash_folder(folder) if folder.is_dir() else "nothing"
+    if found != expected:
+        raise BundleError(
+            f"{folder} is not the bundle that was registered: expected {expected}, found {found}",
+            next="restore the folder, or register the model again",
+            bundle=expected,
+        )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"the bundle has no readable {path.name}", next="register the model again", file=str(path)) from error
+
+
+def _read_json(path: Path) -> Json:
+    try:
+        value = json.loads(_read(path))
+    except ValueError as error:
+        raise BundleError(f"{path.name} is not JSON: {error}", next="register the model again", file=str(path)) from error
+    if not isinstance(value, dict):
+        raise BundleError(f"{path.name} is not a JSON object", next="register the model again", file=str(path))
+    return value

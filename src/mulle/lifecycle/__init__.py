@@ -1,0 +1,1 @@
+"""The stages of the loop as plain rules; a stage never imports another."""

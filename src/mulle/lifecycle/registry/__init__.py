@@ -1,0 +1,1 @@
+"""Stage 5: compile the fitted model, prove that it answers alike, write the bundle."""

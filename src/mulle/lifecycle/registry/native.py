@@ -1,0 +1,100 @@
+"""The child that runs a model which did not compile: matrices in, answers out, gone when its input closes.
+
+Run as ``python -m mulle.lifecycle.registry.native FOLDER``. A message is two little-endian uint32 (rows, columns) and
+the cells row by row: float32 in, float64 out.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import struct
+import sys
+import zipfile
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from mulle.core.errors import BundleError
+from mulle.kernel.bundle import read_contract
+from mulle.kernel.fitted import Estimator, answers
+
+__all__ = ["dump_native", "load_native", "main", "serve"]
+
+_HEADER = struct.Struct("<II")
+_ID = re.compile(r'"__id__": (\d+)')
+_FILE = re.compile(r'"file": "([^"]+)"')
+_OURS = ("sklearn.", "lightgbm.", "numpy.", "scipy.", "collections.", "builtins.")
+
+
+def dump_native(fitted: object) -> bytes:
+    """Write a fitted pipeline without pickle (skops); the same pipeline gives the same bytes."""
+    from skops.io import dumps
+
+    return _steady(bytes(dumps(fitted)))
+
+
+def _steady(archive: bytes) -> bytes:
+    # skops numbers objects and names files by memory address and dates them: the bundle's hash would never repeat.
+    written = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as sink:
+        schema = source.read("schema.json").decode()
+        numbers: dict[str, int] = {}
+        schema = _ID.sub(lambda m: f'"__id__": {numbers.setdefault(m[1], len(numbers))}', schema)
+        names: dict[str, str] = {}
+        schema = _FILE.sub(lambda m: f'"file": "{names.setdefault(m[1], _plain(m[1], len(names)))}"', schema)
+        for old, new in {**names, "schema.json": "schema.json"}.items():
+            body = schema.encode() if old == "schema.json" else source.read(old)
+            sink.writestr(zipfile.ZipInfo(new), body, zipfile.ZIP_DEFLATED)
+    return written.getvalue()
+
+
+def _plain(name: str, number: int) -> str:
+    return f"{number}{Path(name).suffix}"
+
+
+def load_native(path: Path) -> Estimator:
+    """Read a fitted pipeline; only types of scikit-learn, LightGBM, NumPy and SciPy are built.
+
+    Raises
+    ------
+    BundleError
+        When the file asks for another type.
+    """
+    from skops.io import get_untrusted_types, load
+
+    asked = get_untrusted_types(file=path)
+    strange = [name for name in asked if not name.startswith(_OURS)]
+    if strange:
+        raise BundleError(
+            f"{path.name} asks for {', '.join(strange[:5])}, and only models made by Mulle are loaded",
+            next="register the model again",
+        )
+    return cast(Estimator, load(path, trusted=asked))
+
+
+def serve(folder: Path, source: BinaryIO, sink: BinaryIO) -> None:
+    """Answer matrices from `source` on `sink` until it ends."""
+    fitted, task = load_native(folder / "model.skops"), read_contract(folder).task
+    while len(header := source.read(_HEADER.size)) == _HEADER.size:
+        rows, columns = _HEADER.unpack(header)
+        body = source.read(rows * columns * 4)
+        if len(body) < rows * columns * 4:
+            return
+        given = answers(fitted, np.frombuffer(body, dtype=np.float32).reshape(rows, columns), task)
+        sink.write(_HEADER.pack(*given.shape) + np.ascontiguousarray(given).tobytes())
+        sink.flush()
+
+
+def main() -> None:
+    """Serve the bundle that the first argument names."""
+    # What a library prints would be read as an answer: the real stdout is kept for messages alone.
+    with os.fdopen(os.dup(1), "wb") as sink:
+        os.dup2(2, 1)
+        serve(Path(sys.argv[1]), sys.stdin.buffer, sink)
+
+
+if __name__ == "__main__":
+    main()

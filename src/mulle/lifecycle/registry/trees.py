@@ -1,0 +1,134 @@
+"""LightGBM compiled by hand: its trees become one ONNX node whose float32 thresholds decide as the originals do.
+
+The general converter rounds thresholds to the nearest float32; a row whose value lies between two neighbours then may
+go the other way. Here a threshold is rounded down, so that ``x <= threshold`` is the same for every float32 x.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from mulle.kernel.bundle import INPUT, OUTPUT
+
+__all__ = ["compile_lightgbm"]
+
+_IDENTITY = {"regression", "regression_l1", "huber", "fair", "quantile", "mape"}
+_EXPONENTIAL = {"poisson", "gamma", "tweedie"}
+
+
+def compile_lightgbm(booster: Any, width: int) -> onnx.ModelProto | None:
+    """Compile a fitted booster.
+
+    Parameters
+    ----------
+    booster : lightgbm.Booster
+    width : int
+        Columns of the input.
+
+    Returns
+    -------
+    onnx.ModelProto or None
+        None when it holds what the compiled form cannot say (categorical or linear splits, zero as missing, averaged
+        trees, another objective).
+    """
+    dumped = booster.dump_model()
+    objective = str(dumped.get("objective", "")).split(" ")
+    kind = _link(objective)
+    if kind is None or dumped.get("average_output") or booster.params.get("linear_tree"):
+        return None
+    per_iteration = int(dumped["num_tree_per_iteration"])
+    nodes = _Nodes()
+    for number, tree in enumerate(dumped["tree_info"]):
+        if not nodes.add_tree(number, number % per_iteration, tree["tree_structure"]):
+            return None
+    return _model(nodes, kind, width, per_iteration)
+
+
+def _link(objective: list[str]) -> str | None:
+    name, options = objective[0], objective[1:]
+    if name in _IDENTITY and "sqrt" not in options:
+        return "identity"
+    if name in _EXPONENTIAL:
+        return "exp"
+    if name == "binary" and "sigmoid:1" in options:
+        return "sigmoid"
+    return "softmax" if name == "multiclass" else None
+
+
+class _Nodes:
+    """The parallel lists of a TreeEnsembleRegressor."""
+
+    def __init__(self) -> None:
+        self.node: dict[str, list[Any]] = {
+            name: [] for name in ("treeids", "nodeids", "featureids", "values", "modes", "truenodeids", "falsenodeids",
+                                  "missing_value_tracks_true")
+        }  # fmt: skip
+        self.leaf: dict[str, list[Any]] = {name: [] for name in ("treeids", "nodeids", "ids", "weights")}
+
+    def add_tree(self, tree: int, output: int, root: dict[str, Any]) -> bool:
+        """Add a tree, nodes numbered in the order they are met; False when a split cannot be said."""
+        stack, used = [(root, 0)], 1
+        while stack:
+            part, number = stack.pop()
+            if "split_feature" not in part:
+                self._add_leaf(tree, output, number, float(part["leaf_value"]))
+                continue
+            if part["decision_type"] != "<=" or part["missing_type"] not in ("None", "NaN"):
+                return False
+            threshold = float(part["threshold"])
+            # Without a gap in training LightGBM reads a later gap as 0.
+            left = bool(part["default_left"]) if part["missing_type"] == "NaN" else threshold >= 0.0
+            self._add(tree, number, int(part["split_feature"]), floor32(threshold), "BRANCH_LEQ", used, used + 1, int(left))
+            stack += [(part["left_child"], used), (part["right_child"], used + 1)]
+            used += 2
+        return True
+
+    def _add_leaf(self, tree: int, output: int, number: int, value: float) -> None:
+        self._add(tree, number, 0, 0.0, "LEAF", 0, 0, 0)
+        for name, item in zip(self.leaf, (tree, number, output, value), strict=True):
+            self.leaf[name].append(item)
+
+    def _add(self, *row: object) -> None:
+        for name, item in zip(self.node, row, strict=True):
+            self.node[name].append(item)
+
+    def attributes(self) -> dict[str, list[Any]]:
+        """Give the lists by the operator's own names."""
+        return {f"nodes_{k}": v for k, v in self.node.items()} | {f"target_{k}": v for k, v in self.leaf.items()}
+
+
+def floor32(value: float) -> float:
+    """Round a threshold to the largest float32 that is not above it."""
+    with np.errstate(over="ignore"):  # LightGBM writes "everything" as 1e300
+        near = np.float32(value)
+    return float(np.nextafter(near, np.float32(-np.inf)) if float(near) > value else near)
+
+
+def _model(nodes: _Nodes, kind: str, width: int, outputs: int) -> onnx.ModelProto:
+    raw = OUTPUT if kind == "identity" else "raw"
+    graph = [
+        helper.make_node(
+            "TreeEnsembleRegressor", [INPUT], [raw], domain="ai.onnx.ml", n_targets=outputs, aggregate_function="SUM",
+            post_transform="NONE", **nodes.attributes(),
+        )
+    ]  # fmt: skip
+    initial = []
+    if kind == "exp":
+        graph.append(helper.make_node("Exp", [raw], [OUTPUT]))
+    elif kind == "softmax":
+        graph.append(helper.make_node("Softmax", [raw], [OUTPUT], axis=1))
+    elif kind == "sigmoid":
+        initial.append(helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0]))
+        graph.append(helper.make_node("Sigmoid", [raw], ["yes"]))
+        graph.append(helper.make_node("Sub", ["one", "yes"], ["no"]))
+        graph.append(helper.make_node("Concat", ["no", "yes"], [OUTPUT], axis=1))
+    columns = 2 if kind == "sigmoid" else outputs
+    given = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [None, width])
+    answer = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, columns])
+    made = helper.make_graph(graph, "lightgbm", [given], [answer], initial)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(made, opset_imports=opsets, ir_version=8)

@@ -1,0 +1,1 @@
+"""Stage 6: the runtime that answers rows, its queue, its routes and the prediction log."""

@@ -1,0 +1,60 @@
+"""Many identifiers at once: the ULIDs of `core.hashing.new_id`, made per batch because serving needs thousands a second."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+
+__all__ = ["fresh_ids", "repeatable_ids"]
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_TO_CROCKFORD = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", _CROCKFORD.encode())
+
+
+def fresh_ids(microseconds: int, count: int) -> list[str]:
+    """Make identifiers that sort by time, with 80 random bits each.
+
+    Parameters
+    ----------
+    microseconds : int
+        Since the UTC epoch.
+    count : int
+
+    Examples
+    --------
+    >>> ids = fresh_ids(1_362_096_000_000_000, 3)
+    >>> [i[:10] for i in ids] == ["013N9H2T00"] * 3, len(set(ids)), {len(i) for i in ids}
+    (True, 3, {26})
+    """
+    # Ten bytes are sixteen letters of base 32 with nothing left over, so one call encodes a whole batch.
+    tails = base64.b32encode(os.urandom(10 * count)).translate(_TO_CROCKFORD).decode()
+    head = _head(microseconds)
+    return [head + tails[i : i + 16] for i in range(0, 16 * count, 16)]
+
+
+def repeatable_ids(microseconds: Sequence[int], parts: Sequence[bytes], salt: str) -> list[str]:
+    """Make identifiers that are the same whenever the same rows are played again (replay).
+
+    Parameters
+    ----------
+    microseconds : sequence of int
+        Each row's own time.
+    parts : sequence of bytes
+        Each row's content.
+    salt : str
+        What else makes them differ, such as model and version.
+    """
+    start = hashlib.blake2b(salt.encode(), digest_size=10)
+    ids = []
+    for moment, part in zip(microseconds, parts, strict=True):
+        digest = start.copy()
+        digest.update(part)
+        ids.append(_head(moment) + base64.b32encode(digest.digest()).translate(_TO_CROCKFORD).decode())
+    return ids
+
+
+def _head(microseconds: int) -> str:
+    number = microseconds // 1000 & (2**48 - 1)
+    return "".join([_CROCKFORD[number >> shift & 31] for shift in range(45, -1, -5)])

@@ -1,0 +1,263 @@
+"""Scoring: rows in, answers and log records out; a pure step between the queue and the log.
+
+During a canary every version of the deployment scores every row; one answers, the others are logged as shadows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from time import perf_counter
+from typing import Any
+
+import orjson
+import polars as pl
+
+from mulle.core.clock import EPOCH
+from mulle.core.errors import ContractError, MulleError, Unavailable
+from mulle.kernel.bundle import Scores
+from mulle.kernel.keys import key_text
+from mulle.kernel.routes import RoutedVersion
+from mulle.kernel.transform import frame_from_rows
+from mulle.lifecycle.serving.ids import fresh_ids, repeatable_ids
+from mulle.lifecycle.serving.log import pack
+from mulle.lifecycle.serving.route import answering
+from mulle.lifecycle.serving.shelf import Loaded
+
+__all__ = ["Answer", "Batch", "Ready", "Scored", "score_batch"]
+
+Answer = dict[str, Any]
+"""A prediction in the surface's shape: id, value, version, route, freshness, and probabilities of classifiers."""
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A deployment whose bundles are loaded; `routes` and `loaded` run in parallel, the champion first."""
+
+    id: str
+    effective_at: datetime
+    salt: str
+    routes: tuple[RoutedVersion, ...]
+    loaded: tuple[Loaded, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one or more requests to one model.
+
+    Attributes
+    ----------
+    requests : sequence of str
+        Per row: the request's id, made unique by row.
+    started : sequence of float
+        Per row: when its request came, in seconds of `time.perf_counter`.
+    by_row : bool
+        Take each row's own time as now (replay).
+    """
+
+    model: str
+    rows: Sequence[Mapping[str, Any]]
+    requests: Sequence[str]
+    started: Sequence[float]
+    now: datetime
+    by_row: bool
+
+
+@dataclass(slots=True)
+class Scored:
+    """What a batch gave.
+
+    Attributes
+    ----------
+    answers : list
+        Per row.
+    records : list of bytes
+        Framed, ready for the log.
+    rows : list
+        (version, route, count) as scored.
+    unseen : list of str
+        Features whose category was never seen, once per answered row.
+    faults : list
+        (version, error) of challengers that failed while the champion answered.
+    """
+
+    answers: list[Answer]
+    records: list[bytes] = field(default_factory=list)
+    rows: list[tuple[int, str, int]] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
+    faults: list[tuple[int, MulleError]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    features: pl.DataFrame
+    freshness: Sequence[Mapping[str, str]]
+    times: Sequence[int]
+
+
+def score_batch(deployments: Sequence[Ready], batch: Batch) -> Scored:
+    """Score a batch by the deployment in force, or by each row's own in a replay.
+
+    Parameters
+    ----------
+    deployments : sequence of Ready
+        The model's, oldest first.
+    batch : Batch
+
+    Raises
+    ------
+    ContractError
+        When a row breaks the contract; `row` counts within the batch.
+    TransformError
+        When the champion's own feature function fails on these rows.
+    Unavailable
+        When no deployment is in force.
+    """
+    if not batch.by_row:
+        return _score(_chosen(deployments, batch.now, batch.model), batch)
+    groups: dict[str, tuple[Ready, list[int]]] = {}
+    moments = _row_times(deployments, batch)
+    # Played again, the same rows must give the same records, the pairing id included.
+    batch = replace(batch, requests=repeatable_ids(moments, _contents(batch), batch.model))
+    for index, moment in enumerate(moments):
+        ready = _chosen(deployments, EPOCH + moment * _MICROSECOND, batch.model)
+        groups.setdefault(ready.id, (ready, []))[1].append(index)
+    if len(groups) == 1:
+        return _score(next(iter(groups.values()))[0], batch)
+    whole = Scored(answers=[{}] * len(batch.rows))
+    for ready, indexes in groups.values():
+        part = _score(ready, _part(batch, indexes))
+        for index, answer in zip(indexes, part.answers, strict=True):
+            whole.answers[index] = answer
+        whole.records += part.records
+        whole.rows += part.rows
+        whole.unseen += part.unseen
+        whole.faults += part.faults
+    return whole
+
+
+def _chosen(deployments: Sequence[Ready], at: datetime, model: str) -> Ready:
+    for ready in reversed(deployments):
+        if ready.effective_at <= at:
+            return ready
+    raise Unavailable(f"no version of {model} answers at {at.isoformat()}", next="deploy one: `mulle deploy`", model=model)
+
+
+def _part(batch: Batch, indexes: Sequence[int]) -> Batch:
+    rows, requests, started = ([values[i] for i in indexes] for values in (batch.rows, batch.requests, batch.started))
+    return Batch(batch.model, rows, requests, started, batch.now, batch.by_row)  # type: ignore[arg-type]
+
+
+def _row_times(deployments: Sequence[Ready], batch: Batch) -> list[int]:
+    if not deployments:
+        raise Unavailable(f"no version of {batch.model} is loaded", next="deploy one: `mulle deploy`", model=batch.model)
+    loaded = deployments[-1].loaded[0]
+    contract = loaded.contract
+    clock = tuple(f for f in contract.inputs if f.name == contract.time)
+    if not clock:
+        return [(batch.now - EPOCH) // _MICROSECOND] * len(batch.rows)
+    only = [{clock[0].name: row.get(clock[0].name)} for row in batch.rows]
+    frame = frame_from_rows(only, clock, model=_named(loaded), time=contract.time, now=batch.now)
+    return _micros(frame.to_series())
+
+
+def _score(ready: Ready, batch: Batch) -> Scored:
+    prepared: dict[int, _Prepared] = {}
+    scores: list[tuple[RoutedVersion, Loaded, _Prepared, Scores]] = []
+    faults: list[tuple[int, MulleError]] = []
+    for route, loaded in zip(ready.routes, ready.loaded, strict=True):
+        try:
+            made = prepared.get(loaded.sharing)
+            if made is None:
+                made = prepared[loaded.sharing] = _prepare(loaded, batch)
+            scores.append((route, loaded, made, loaded.predictor.score(made.features)))
+        except MulleError as error:
+            # A challenger may never harm an answer: the champion speaks for it, and the fault is counted.
+            if route is ready.routes[0]:
+                raise
+            faults.append((route.version, error))
+    chosen = _chosen_routes(ready, [s[0] for s in scores], scores[0][1], batch)
+    scored = Scored(answers=[{}] * len(batch.rows), faults=faults)
+    for number, (route, loaded, made, score) in enumerate(scores):
+        labels = [route.mode if c == number else "shadow" for c in chosen] if len(scores) > 1 else [route.mode] * len(chosen)
+        _collect(scored, loaded, made, score, labels, batch)
+    return scored
+
+
+def _prepare(loaded: Loaded, batch: Batch) -> _Prepared:
+    contract = loaded.contract
+    try:
+        frame = frame_from_rows(batch.rows, contract.inputs, model=_named(loaded), time=contract.time, now=batch.now)
+    except ContractError as error:
+        error.facts["model"] = loaded.model
+        raise
+    times = _times(frame, contract.time, batch)
+    freshness: Sequence[Mapping[str, str]] = [{}] * len(batch.rows)
+    if loaded.joins is not None:
+        now = EPOCH + max(times) * _MICROSECOND if batch.by_row else batch.now
+        frame, freshness = loaded.joins.join(frame, time=contract.time, now=now)
+    return _Prepared(loaded.predictor.transform(frame), freshness, times)
+
+
+def _named(loaded: Loaded) -> str:
+    return f"{loaded.model}@{loaded.version}"
+
+
+def _times(frame: pl.DataFrame, time: str | None, batch: Batch) -> list[int]:
+    if time is None or time not in frame.columns:
+        return [(batch.now - EPOCH) // _MICROSECOND] * len(batch.rows)
+    return _micros(frame[time])
+
+
+def _micros(series: pl.Series) -> list[int]:
+    # A cast and not to_physical(): that one runs a whole query of its own, ten times slower on a few rows.
+    return series.cast(pl.Int64).to_list()
+
+
+def _chosen_routes(ready: Ready, routes: Sequence[RoutedVersion], champion: Loaded, batch: Batch) -> list[int]:
+    if not any(route.mode == "canary" for route in routes):
+        return [0] * len(batch.rows)
+    key = champion.contract.key
+    texts = [key_text([row.get(k) for k in key]) if key else None for row in batch.rows]
+    return [answering(routes, text or request, ready.salt) for text, request in zip(texts, batch.requests, strict=True)]
+
+
+def _collect(scored: Scored, loaded: Loaded, made: _Prepared, score: Scores, labels: list[str], batch: Batch) -> None:
+    contract, count = loaded.contract, len(labels)
+    chances = None if score.probabilities is None else score.probabilities.tolist()
+    version, classes = loaded.version, contract.classes
+    ids = _ids(loaded, made.times, batch)
+    for index, (label, id) in enumerate(zip(labels, ids, strict=True)):
+        if label == "shadow":
+            continue
+        answer = {
+            "id": id, "value": score.values[index], "version": version, "route": label, "freshness": made.freshness[index],
+        }  # fmt: skip
+        if chances is not None:
+            answer["probabilities"] = dict(zip(classes, chances[index], strict=True))
+        scored.answers[index] = answer
+    for label in set(labels):
+        scored.rows.append((version, label, count if len(labels) == 1 else labels.count(label)))
+    scored.unseen += [name for row, names in score.unseen.items() if labels[row] != "shadow" for name in names]
+    ended = perf_counter()
+    record = {
+        "at": (batch.now.astimezone(UTC) - EPOCH) // _MICROSECOND, "by_row": batch.by_row, "model": loaded.model,
+        "version": version, "key": contract.key, "classes": classes, "id": ids, "request": batch.requests, "route": labels,
+        "time": made.times, "row": batch.rows, "features": made.features.to_dict(as_series=False), "value": score.values,
+        "probabilities": chances, "freshness": made.freshness, "unseen": score.unseen,
+        "seconds": [round(ended - start, 6) for start in batch.started],
+    }  # fmt: skip
+    scored.records.append(pack(orjson.dumps(record, option=orjson.OPT_NON_STR_KEYS, default=str)))
+
+
+def _ids(loaded: Loaded, times: Sequence[int], batch: Batch) -> list[str]:
+    if not batch.by_row:
+        return fresh_ids((batch.now - EPOCH) // _MICROSECOND, len(times))
+    return repeatable_ids(times, _contents(batch), _named(loaded))
+
+
+def _contents(batch: Batch) -> list[bytes]:
+    return [orjson.dumps(row, option=orjson.OPT_SORT_KEYS) for row in batch.rows]

@@ -1,0 +1,234 @@
+"""The routes in force: the loop's file is watched, its bundles loaded aside, and only then the pointer moves.
+
+A bundle that is refused changes nothing: what was in service stays in service, and the reason is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mulle.core.clock import EPOCH
+from mulle.core.errors import MulleError, NotFound, Unavailable
+from mulle.kernel.routes import ModelRoutes, Routed, RoutedVersion, RoutingTable, in_force, read_routes
+from mulle.lifecycle.serving.score import Ready
+from mulle.lifecycle.serving.shelf import Loaded, Shelf
+
+__all__ = ["EAGER", "Table"]
+
+EAGER = 64
+"""With at most this many models all are loaded as soon as they are routed; a larger fleet is loaded as it is asked for."""
+
+ACTIVE = 256
+"""Models of a fleet kept ready; the least recently asked go first."""
+
+
+class Table:
+    """Which loaded versions answer for each model.
+
+    Parameters
+    ----------
+    path : Path
+        The routing table file.
+    shelf : Shelf
+    executor : Executor
+        Where bundles are opened, so that no answer waits for it.
+    by_row : bool
+        Rows choose by their own time, so every kept deployment must be ready; else those from now on.
+
+    Attributes
+    ----------
+    generation : int
+        The table whose routes are in force.
+    problems : dict
+        Model to why its newest routes are not in force.
+    """
+
+    def __init__(self, path: Path, shelf: Shelf, executor: Executor, *, by_row: bool) -> None:
+        self._path, self._shelf, self._executor, self._by_row = path, shelf, executor, by_row
+        self._stamp: tuple[int, int, int] | None = None
+        self._routed: dict[str, ModelRoutes] = {}
+        self._ready: OrderedDict[str, tuple[Ready, ...]] = OrderedDict()
+        self._opening: dict[str, asyncio.Future[tuple[Ready, ...]]] = {}
+        self.generation = -1
+        self.problems: dict[str, MulleError] = {}
+
+    def __contains__(self, model: str) -> bool:
+        return model in self._routed
+
+    def models(self) -> list[str]:
+        """List the routed models, sorted."""
+        return sorted(self._routed)
+
+    def ready(self, model: str) -> tuple[Ready, ...]:
+        """Return a model's loaded deployments, oldest first; empty when none is loaded."""
+        return self._ready.get(model, ())
+
+    def versions(self, model: str) -> list[int]:
+        """List the versions of a model that are loaded."""
+        return self._shelf.versions(model)
+
+    async def refresh(self) -> bool:
+        """Take up a changed file; returns whether there was one."""
+        stamp = self._look()
+        if stamp == self._stamp:
+            return False
+        loop = asyncio.get_running_loop()
+        try:
+            table = await loop.run_in_executor(self._executor, read_routes, self._path)
+        except Unavailable as error:
+            self.problems[""], self._stamp = error, stamp
+            return False
+        self.problems.pop("", None)
+        await self._adopt(table)
+        self._stamp, self.generation = stamp, table.generation
+        return True
+
+    async def deployments(self, model: str, version: int | None = None) -> tuple[Ready, ...]:
+        """Return what answers for a model, loading it when it was not asked for before.
+
+        Parameters
+        ----------
+        version : int, optional
+            One version, whether or not it is in force.
+
+        Raises
+        ------
+        NotFound
+            When the model or the version is not routed.
+        Unavailable
+            When nothing of it can be loaded; names the bundle.
+        """
+        if version is not None:
+            return await self._pinned(model, version)
+        ready = self._ready.get(model)
+        if ready:
+            if len(self._ready) > EAGER:
+                self._ready.move_to_end(model)
+            return ready
+        return await self._open(model)
+
+    def route_of(self, model: str, version: int) -> RoutedVersion:
+        """Return a version's route in the newest kept deployment that has it.
+
+        Raises
+        ------
+        NotFound
+        """
+        routes = self._routed.get(model)
+        for deployment in reversed(routes.deployments if routes else ()):
+            for route in deployment.routes:
+                if route.version == version:
+                    return route
+        what = f"version {version} of {model}" if routes else f"model '{model}'"
+        raise NotFound(f"no {what} is deployed here", next="GET /v1/models lists what is", model=model)
+
+    async def _pinned(self, model: str, version: int) -> tuple[Ready, ...]:
+        route = self.route_of(model, version)
+        loaded = self._shelf.peek(model, route)
+        if loaded is None:
+            loop = asyncio.get_running_loop()
+            try:
+                loaded = await loop.run_in_executor(self._executor, self._shelf.get, model, route)
+            except MulleError as error:
+                raise _not_loaded(model, error) from error
+        current = in_force(self._routed[model].deployments, datetime.now(UTC))
+        modes = {r.version: r.mode for r in current.routes} if current else {}
+        mode = modes.get(version, "pinned")
+        alone = RoutedVersion(
+            version=version, share=1.0, mode="pinned" if mode == "shadow" else mode, bundle=route.bundle, address=route.address
+        )
+        return (Ready(id=f"pinned-{version}", effective_at=EPOCH, salt="", routes=(alone,), loaded=(loaded,)),)
+
+    async def _open(self, model: str) -> tuple[Ready, ...]:
+        routes = self._routed.get(model)
+        if routes is None:
+            raise NotFound(f"no model '{model}' is deployed here", next="GET /v1/models lists what is", model=model)
+        opening = self._opening.get(model)
+        if opening is None:
+            loop = asyncio.get_running_loop()
+            opening = self._opening[model] = loop.run_in_executor(self._executor, self._load, model, routes)
+        try:
+            ready = await opening
+        finally:
+            self._opening.pop(model, None)
+        if not ready:
+            problem = self.problems.get(model) or Unavailable(f"no version of {model} answers yet", model=model)
+            raise _not_loaded(model, problem)
+        # The routes may have moved on while this was loading.
+        if self._routed.get(model) == routes:
+            self._ready[model] = ready
+        while len(self._ready) > max(ACTIVE, EAGER):
+            self._ready.popitem(last=False)
+        return ready
+
+    async def _adopt(self, table: RoutingTable) -> None:
+        loop = asyncio.get_running_loop()
+        before = self._routed
+        # New names must answer at once, be it by loading on demand; changed ones keep their loaded routes until then.
+        self._routed = dict(table.models)
+        for model in list(self._ready):
+            if model not in table.models:
+                del self._ready[model]
+        for model, routes in table.models.items():
+            if before.get(model) == routes and model not in self.problems:
+                continue
+            if model not in self._ready and len(table.models) > EAGER:
+                continue
+            ready = await loop.run_in_executor(self._executor, self._load, model, routes)
+            if ready:
+                self._ready[model] = ready
+
+    def _load(self, model: str, routes: ModelRoutes) -> tuple[Ready, ...]:
+        problems: list[MulleError] = []
+        made = [self._make(model, d, problems) for d in self._needed(routes)]
+        ready = [r for r in made if r is not None]
+        if made and made[0] is None:
+            # Refused: what was in service stays in service, below whatever comes later.
+            ready = [*self._ready.get(model, ()), *ready]
+        if problems:
+            self.problems[model] = problems[-1]
+        else:
+            self.problems.pop(model, None)
+        if not ready:
+            # Nothing was in service: an older deployment is better than no answer.
+            older = [r for r in (self._make(model, d, []) for d in reversed(routes.deployments)) if r is not None]
+            ready = older[:1]
+        return tuple(ready)
+
+    def _needed(self, routes: ModelRoutes) -> Sequence[Routed]:
+        if self._by_row:
+            return routes.deployments
+        current = in_force(routes.deployments, datetime.now(UTC))
+        return [d for d in routes.deployments if d is current or current is None or d.effective_at > current.effective_at]
+
+    def _make(self, model: str, deployment: Routed, problems: list[MulleError]) -> Ready | None:
+        pairs: list[tuple[RoutedVersion, Loaded]] = []
+        for route in sorted(deployment.routes, key=lambda r: r.mode != "champion"):
+            try:
+                pairs.append((route, self._shelf.get(model, route)))
+            except MulleError as error:
+                problems.append(error)
+                if not pairs:
+                    return None
+        if not pairs:
+            return None
+        routes, loaded = tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
+        return Ready(deployment.id, deployment.effective_at, deployment.salt, routes, loaded)
+
+    def _look(self) -> tuple[int, int, int]:
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return (0, 0, 0)
+        return (found.st_mtime_ns, found.st_ino, found.st_size)
+
+
+def _not_loaded(model: str, error: MulleError) -> Unavailable:
+    facts = {k: v for k, v in error.facts.items() if k != "model"}
+    return Unavailable(error.detail, next=error.next or "deploy one: `mulle deploy`", model=model, **facts)

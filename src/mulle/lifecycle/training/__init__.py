@@ -1,0 +1,1 @@
+"""Stage 3: split the rows, search candidates and parameters, fit the winner."""

@@ -1,0 +1,1 @@
+"""The only room that composes stages: steps, engine, triggers, ticks, replay."""

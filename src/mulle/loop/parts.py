@@ -1,0 +1,55 @@
+"""The wired parts that the loop works with; `bootstrap` makes them, tests make them with other stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import polars as pl
+
+from mulle.core.clock import Clock
+from mulle.core.declare.dataset import Dataset
+from mulle.core.declare.project import Project
+from mulle.core.ports.compute import Compute
+from mulle.core.ports.lake import Lake
+from mulle.core.ports.metadata import Metadata
+from mulle.core.ports.online import Online
+from mulle.core.ports.source import SourceReader
+from mulle.core.ports.tracking import Tracking
+from mulle.core.settings import Settings
+
+__all__ = ["Parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything the loop needs, passed explicitly.
+
+    Attributes
+    ----------
+    settings : Settings
+        Resolved.
+    clock : Clock
+        Where every rule takes `now` from.
+    project : Project
+        The declaration in force.
+    metadata, lake, online : ports
+        The stores.
+    tracking, compute : callables
+        Make the part at first use (both are slow to start).
+    source : callable
+        Gives a dataset's reader.
+    playback : callable
+        Gives a reader that plays a frame back as it became available; takes the frame and that column.
+    """
+
+    settings: Settings
+    clock: Clock
+    project: Project
+    metadata: Metadata
+    lake: Lake
+    online: Online
+    tracking: Callable[[], Tracking]
+    compute: Callable[[], Compute]
+    source: Callable[[Dataset], SourceReader]
+    playback: Callable[[pl.DataFrame, str | None], SourceReader]

@@ -1,0 +1,279 @@
+"""The steps of a run: each takes the run's id and the earlier steps' results, and returns small JSON.
+
+Steps are idempotent: parked batches, folders and records have names derived from the run, so a step that runs again
+after a crash writes the same thing again. Compute happens in child processes (`loop.tasks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mulle.core.declare.model import Model
+from mulle.core.declare.operate import Immediate
+from mulle.core.errors import NotFound
+from mulle.core.ports.source import SourceReader
+from mulle.core.records.base import Cause, Json, from_json, to_json
+from mulle.core.records.dataset import CheckResult, DatasetVersion, Quarantine, verdict_of
+from mulle.core.records.deployment import Deployment
+from mulle.core.records.model import ModelVersion, Parity
+from mulle.core.records.run import GateResult, Run, Trial
+from mulle.kernel.faults import point
+from mulle.lifecycle.data.ingest import Staged, staged_rows
+from mulle.lifecycle.rollout.plan import start_canary
+from mulle.loop.ingest import audit, needed, publish_staged, stage_new
+from mulle.loop.online import refresh_online
+from mulle.loop.operate import add_deployment, champion
+from mulle.loop.parts import Parts
+
+__all__ = ["Steps"]
+
+_TASK = "mulle.bootstrap:run_task"
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps bound to their parts.
+
+    Attributes
+    ----------
+    parts : Parts
+    lag : timedelta
+        On a replay clock: from a run's creation until its version may serve; zero on the wall clock.
+    replay : bool
+        Latency gates are recorded but do not decide, and a search is bounded by trials alone.
+    readers : dict
+        Sources to use instead of the declared ones, by dataset.
+    """
+
+    parts: Parts
+    lag: timedelta = timedelta(0)
+    replay: bool = False
+    readers: Mapping[str, SourceReader] | None = None
+
+    def table(self) -> dict[str, Callable[[str, Json], Json]]:
+        """Give the steps by stage name, in order."""
+        return {
+            "ingest": self.ingest,
+            "check": self.check,
+            "publish": self.publish,
+            "features": self.features,
+            "search": self.search,
+            "evaluate": self.evaluate,
+            "bundle": self.bundle,
+            "gate": self.gate,
+            "register": self.register,
+            "roll_out": self.roll_out,
+        }
+
+    def ingest(self, run_id: str, results: Json) -> Json:
+        """Stage what each dataset's source has to give."""
+        run, model = self._run(run_id)
+        until = run.cutoff if self.replay else None
+        staged: dict[str, Json | None] = {}
+        for dataset in needed(model):
+            reader = (self.readers or {}).get(dataset.name)
+            batch = stage_new(
+                self.parts, dataset, batch=f"{run_id}-{dataset.name}", now=run.created_at, until=until, reader=reader
+            )
+            staged[dataset.name] = None if batch is None else to_json(batch)
+            point("during:ingest")
+        return {"staged": staged}
+
+    def check(self, run_id: str, results: Json) -> Json:
+        """Audit each staged batch; references may be staged in the same run."""
+        _, model = self._run(run_id)
+        staged = _staged(results)
+        references = {name: staged_rows(s, self.parts.lake) for name, s in staged.items()}
+        checks: dict[str, Json] = {}
+        for dataset in needed(model):
+            if dataset.name in staged:
+                checks[dataset.name] = to_json(audit(self.parts, dataset, staged[dataset.name], references))
+            point("during:check")
+        return {"checks": checks}
+
+    def publish(self, run_id: str, results: Json) -> Json:
+        """Publish audited batches, quarantine failed ones, and fix the versions that the run reads."""
+        run, model = self._run(run_id)
+        staged, refused = _staged(results), []
+        cause = Cause(type="run", id=run_id, why=f"run of {model.name} found new rows")
+        for dataset in needed(model):
+            if dataset.name in staged:
+                checks = tuple(from_json(CheckResult, c) for c in results["check"]["checks"][dataset.name])
+                done = publish_staged(self.parts, dataset, staged[dataset.name], checks, now=run.created_at, causes=(cause,))
+                if isinstance(done, Quarantine):
+                    failed = ", ".join(f"{c.name} failed on {c.failed} rows" for c in checks if c.verdict == "fail")
+                    refused.append(f"{dataset.name}: batch quarantined, {failed}")
+            point("during:publish")
+        if refused:
+            return {"rejected": "; ".join(refused)}
+        versions = {d.name: to_json(self._version(d.name)) for d in needed(model)}
+        refresh_online(self.parts, self.parts.clock.now())
+        return {"versions": {name: {**v, "checks": []} for name, v in versions.items()}}
+
+    def features(self, run_id: str, results: Json) -> Json:
+        """Join in time and run the user's function, in a child."""
+        return self._task("features", run_id, results)
+
+    def search(self, run_id: str, results: Json) -> Json:
+        """Search candidates and parameters, in a child; record the trials."""
+        _, model = self._run(run_id)
+        timeout = None if self.replay else model.search.timeout.total_seconds()
+        found = self._task("search", run_id, results, timeout=timeout, warm=self._warm(model))
+        point("during:search")
+        self.parts.metadata.runs.add_trials([from_json(Trial, {**t, "run": run_id}) for t in found["trials"]])
+        return found
+
+    def evaluate(self, run_id: str, results: Json) -> Json:
+        """Fit the winner on the training rows and measure it on the holdout, in a child."""
+        return self._task("evaluate", run_id, results, settings=results["search"]["settings"])
+
+    def bundle(self, run_id: str, results: Json) -> Json:
+        """Refit on all rows, compile, prove parity, write the bundle, in a child."""
+        return self._task(
+            "bundle", run_id, results, settings=results["search"]["settings"], metrics=results["evaluate"]["metrics"]
+        )
+
+    def gate(self, run_id: str, results: Json) -> Json:
+        """Compare with the champion, in a child; judge every gate and record the verdicts."""
+        _, model = self._run(run_id)
+        best = champion(self.parts, model)
+        answer = self._task(
+            "gate",
+            run_id,
+            results,
+            champion=None if best is None else to_json(best),
+            evaluation=results["evaluate"],
+            bundle=results["bundle"],
+            replay=self.replay,
+        )
+        point("during:gate")
+        gates = [from_json(GateResult, g) for g in answer["gates"]]
+        self.parts.metadata.runs.add_gates(run_id, gates)
+        if not answer["accepted"]:
+            self._log(run_id, results, gates)
+            failed = [g for g in gates if g.verdict in ("fail", "not_enough_evidence")]
+            return {**answer, "rejected": "; ".join(f"{g.gate}: {g.reason}" for g in failed)}
+        return answer
+
+    def register(self, run_id: str, results: Json) -> Json:
+        """Give the bundle a version number, and tell MLflow."""
+        run, model = self._run(run_id)
+        bundle, versions = results["bundle"], results["publish"]["versions"]
+        version = self.parts.metadata.models.add(
+            ModelVersion(
+                id=run_id,
+                created_at=self._serves_from(run),
+                causes=(Cause(type="run", id=run_id, why="the run's winner passed its gates"),),
+                model=model.name,
+                version=0,
+                run=run_id,
+                bundle=bundle["hash"],
+                address=bundle["address"],
+                compiled=bundle["compiled"],
+                parity=None if bundle["parity"] is None else from_json(Parity, bundle["parity"]),
+                metrics=results["evaluate"]["metrics"],
+                size_bytes=bundle["size_bytes"],
+                features=tuple(results["features"]["features"]),
+                data={name: v["version"] for name, v in versions.items()},
+                data_cutoff=bundle["data_cutoff"],
+                refit_cutoff=run.cutoff,
+            )
+        )
+        point("during:register")
+        tracked = self._log(run_id, results, self.parts.metadata.runs.gates(run_id), version)
+        self.parts.metadata.models.set_tracking(version.id, tracked)
+        return {"version": version.version, "tracking": tracked}
+
+    def roll_out(self, run_id: str, results: Json) -> Json:
+        """Start the declared rollout; the loop's ticks carry it on."""
+        run, model = self._run(run_id)
+        version = results["register"]["version"]
+        known = [d for d in self.parts.metadata.deployments.of(model.name) if any(c.id == run_id for c in d.causes)]
+        if known:
+            return {"deployment": known[0].id, "action": known[0].action}
+        deployment = self._first_deployment(run, model, version)
+        point("during:roll_out")
+        add_deployment(self.parts, deployment)
+        return {"deployment": deployment.id, "action": deployment.action}
+
+    def _first_deployment(self, run: Run, model: Model, version: int) -> Deployment:
+        history = self.parts.metadata.deployments.of(model.name)
+        now = self._serves_from(run) if self.replay else self.parts.clock.now()
+        rollout = Immediate() if run.options.get("rollout") == "immediate" else model.rollout
+        return start_canary(
+            rollout,
+            history[-1] if history else None,
+            version,
+            model=model,
+            now=now,
+            effective_at=now,
+            by="loop",
+            causes=(Cause(type="run", id=run.id, why=f"registered as {model.name}@{version}"), *run.causes),
+        )
+
+    def _serves_from(self, run: Run) -> datetime:
+        # A replay's first model is there when the replay begins; later ones take their declared time.
+        return run.created_at if run.options.get("first") else run.created_at + self.lag
+
+    def _log(self, run_id: str, results: Json, gates: object, version: ModelVersion | None = None) -> dict[str, str]:
+        from pathlib import Path
+
+        run, _ = self._run(run_id)
+        tracking = self.parts.tracking()
+        tags = {"mulle.code": run.code, "mulle.git": run.git or "", "mulle.causes": "; ".join(c.why for c in run.causes)}
+        versions = results["publish"]["versions"]
+        tags |= {f"mulle.data.{name}": str(v["version"]) for name, v in versions.items()}
+        parent = tracking.log_run(run, self.parts.metadata.runs.trials(run_id), results["evaluate"]["metrics"], list(gates), tags)  # type: ignore[call-overload]
+        return {"run_id": parent} if version is None else tracking.register(version, Path(version.address), parent)
+
+    def _task(self, name: str, run_id: str, results: Json, *, timeout: float | None = None, **arguments: object) -> Json:
+        run, model = self._run(run_id)
+        payload = {
+            "name": name,
+            "settings": {k: str(v) for k, v in to_json(self.parts.settings).items()},
+            "arguments": {
+                "run": run.id,
+                "model": model.name,
+                "code": run.code,
+                "seed": run.seed,
+                "cutoff": to_json(run.cutoff),
+                "options": run.options,
+                "versions": results["publish"]["versions"],
+                "search_timeout": timeout,
+                **arguments,
+            },
+        }
+        # The search bounds itself; the process is killed only when it overstays by far.
+        return self.parts.compute().call(_TASK, payload, timeout=None if timeout is None else 3 * timeout + 600)
+
+    def _run(self, run_id: str) -> tuple[Run, Model]:
+        run = self.parts.metadata.runs.get(run_id)
+        if run is None:
+            raise NotFound(f"no run {run_id}", next="see `mulle runs ls`")
+        return run, self.parts.project.model(run.model)
+
+    def _version(self, dataset: str) -> DatasetVersion:
+        version = self.parts.metadata.datasets.get(dataset)
+        if version is None:
+            raise NotFound(
+                f"dataset {dataset} has no published version and its source gave no rows",
+                next="look at the source's path in project.py",
+                dataset=dataset,
+            )
+        return version
+
+    def _warm(self, model: Model) -> list[Json]:
+        best = champion(self.parts, model)
+        trials = [] if best is None else [t for t in self.parts.metadata.runs.trials(best.run) if t.score is not None]
+        return [{"candidate": t.candidate, "params": t.params} for t in sorted(trials, key=lambda t: t.score or 0.0)[:1]]
+
+
+def _staged(results: Json) -> dict[str, Staged]:
+    return {name: from_json(Staged, s) for name, s in results["ingest"]["staged"].items() if s is not None}
+
+
+def failed_checks(checks: tuple[CheckResult, ...]) -> str:
+    """Say in words which checks failed; empty when none did."""
+    return "" if verdict_of(checks) != "fail" else ", ".join(c.name for c in checks if c.verdict == "fail")

@@ -1,0 +1,285 @@
+"""What people and programs are shown of the chain: pure readings of the records, in the shapes that every surface gives.
+
+The command line, the control API and the Python door all render these; none of them reads the stores itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from mulle.core.clock import instant, rfc3339
+from mulle.core.errors import NotFound
+from mulle.core.records.base import Json, to_json
+from mulle.core.records.dataset import CheckResult, DatasetVersion, verdict_of
+from mulle.core.records.deployment import Deployment, champion_of, current
+from mulle.core.records.model import ModelVersion
+from mulle.core.records.run import Run, run_stages, run_state
+from mulle.core.records.window import Alert, Window, alert_closed_at, alert_state
+from mulle.loop.parts import Parts
+
+__all__ = [
+    "alert_view",
+    "alerts_view",
+    "datasets_view",
+    "deployment_view",
+    "find_version",
+    "history_view",
+    "listing",
+    "model_names",
+    "model_view",
+    "models_view",
+    "monitor_view",
+    "run_view",
+    "runs_view",
+    "version_view",
+    "versions_view",
+    "window_view",
+]
+
+
+def listing(items: Sequence[Json], next: str | int | None = None, **more: object) -> Json:
+    """Give a listing in the one shape that all of them have.
+
+    Examples
+    --------
+    >>> listing([])
+    {'items': [], 'next': None}
+    """
+    return {"items": list(items), "next": next, **more}
+
+
+def model_names(parts: Parts) -> tuple[str, ...]:
+    """List every model that is declared, registered or deployed: the declared ones first, in their order."""
+    deployed = [d.model for d in parts.metadata.deployments.all()]
+    return tuple(dict.fromkeys([*parts.project.models, *parts.metadata.models.names(), *deployed]))
+
+
+def run_view(parts: Parts, run: str) -> Json:
+    """Give a run with its stages, gates, trials, data and the version it made.
+
+    Raises
+    ------
+    NotFound
+        When there is no such run.
+    """
+    record = parts.metadata.runs.get(run)
+    if record is None:
+        raise NotFound(f"no run '{run}'", next="see `mulle runs ls`", run=run)
+    return _run(parts, record)
+
+
+def runs_view(
+    parts: Parts, *, model: str | None = None, state: str | None = None, limit: int = 20, after: str | None = None
+) -> Json:
+    """List runs, newest first; `next` is what to pass as `after` for the following page."""
+    found = list(parts.metadata.runs.list(model, limit + 1, after, state))
+    page = found[:limit]
+    return listing([_run(parts, run) for run in page], page[-1].id if len(found) > limit else None)
+
+
+def _run(parts: Parts, run: Run) -> Json:
+    runs = parts.metadata.runs
+    events = runs.events(run.id)
+    version = parts.metadata.models.of_run(run.id)
+    details = [e.detail for e in events]
+    data = dict(version.data) if version else next((d["data"] for d in reversed(details) if isinstance(d.get("data"), dict)), {})
+    final = next((e for e in reversed(events) if e.kind == "state"), None)
+    return {
+        **to_json(run),
+        "state": run_state(events),
+        "reason": str(final.detail.get("reason", "")) if final else "",
+        "stages": to_json(run_stages(events)),
+        "seconds": round(sum(s.seconds for s in run_stages(events)), 3),
+        "finished_at": rfc3339(final.at) if final and final.name not in {"queued", "running"} else None,
+        "data": data,
+        "gates": [{"name": gate.gate, **to_json(gate)} for gate in runs.gates(run.id)],
+        "trials": to_json(runs.trials(run.id)),
+        "model_version": version.version if version else None,
+    }
+
+
+def model_view(parts: Parts, name: str) -> Json:
+    """Give a model version by ``MODEL``, ``MODEL@7``, ``MODEL@champion``, ``@challenger`` or ``@latest``."""
+    version = find_version(parts, name)
+    return _version(parts, version, parts.metadata.deployments.of(version.model))
+
+
+def models_view(parts: Parts, *, model: str | None = None, limit: int = 50, after: str | None = None) -> Json:
+    """List model versions, newest first."""
+    found = list(parts.metadata.models.list(model, limit + 1, after))
+    page = found[:limit]
+    deployments: dict[str, Sequence[Deployment]] = {m: parts.metadata.deployments.of(m) for m in {v.model for v in page}}
+    items = [_version(parts, v, deployments[v.model]) for v in page]
+    return listing(items, page[-1].id if len(found) > limit else None, declared=list(parts.project.models))
+
+
+def find_version(parts: Parts, name: str) -> ModelVersion:
+    """Find the version that a name such as ``air-time@champion`` stands for.
+
+    Without a version it is the champion or, while nothing is deployed, the latest.
+
+    Raises
+    ------
+    NotFound
+        Naming what there is.
+    """
+    model, _, asked = name.partition("@")
+    versions = parts.metadata.models.list(model, 1)
+    if not versions:
+        known = ", ".join(model_names(parts)) or "none"
+        raise NotFound(f"model '{model}' has no version", next=f"`mulle run {model}`; known models: {known}", model=model)
+    number = _number(parts, model, asked, versions[0].version)
+    found = parts.metadata.models.get(model, number) if number is not None else None
+    if found is None:
+        raise NotFound(f"no version '{asked}' of {model}", next=f"see `mulle models ls {model}`", model=model, version=asked)
+    return found
+
+
+def _number(parts: Parts, model: str, asked: str, latest: int) -> int | None:
+    if asked.isdigit():
+        return int(asked)
+    if asked == "latest":
+        return latest
+    deployments = parts.metadata.deployments.of(model)
+    champion = champion_of(current(deployments, parts.clock.now()))
+    if not asked:
+        return champion if champion is not None else latest
+    aliases = _aliases(deployments, parts.clock.now())
+    return next((version for version, names in aliases.items() if asked in names), None)
+
+
+def _aliases(deployments: Sequence[Deployment], now: datetime) -> dict[int, list[str]]:
+    aliases: dict[int, list[str]] = {}
+    in_force = current(deployments, now)
+    for route in in_force.routes if in_force else ():
+        aliases.setdefault(route.version, []).append("champion" if route.mode == "champion" else "challenger")
+    return aliases
+
+
+def _version(parts: Parts, version: ModelVersion, deployments: Sequence[Deployment]) -> Json:
+    return {**to_json(version), "aliases": _aliases(deployments, parts.clock.now()).get(version.version, [])}
+
+
+def deployment_view(deployment: Deployment) -> Json:
+    """Give a deployment; ``from`` and ``to`` are versions."""
+    view: Json = to_json(deployment)
+    view["from"], view["to"] = view.pop("from_version"), view.pop("to_version")
+    return view
+
+
+def history_view(parts: Parts, model: str, *, at: str | datetime | None = None, limit: int = 100) -> Json:
+    """List a model's deployments, newest first; with `at`, give the one in force at that instant.
+
+    When nothing was deployed then, ``routes`` is empty and ``action`` is null.
+
+    Raises
+    ------
+    NotFound
+        When there is no such model.
+    """
+    if model not in model_names(parts):
+        known = ", ".join(model_names(parts)) or "none"
+        raise NotFound(f"no model '{model}'", next=f"known models: {known}", model=model)
+    deployments = parts.metadata.deployments.of(model)
+    if at is None:
+        return listing([deployment_view(d) for d in reversed(deployments)][:limit])
+    moment = instant(at)
+    found = current(deployments, moment)
+    if found is not None:
+        return {**deployment_view(found), "at": rfc3339(moment)}
+    blank = dict.fromkeys(("id", "created_at", "action", "effective_at", "by", "from", "to"))
+    where = {"model": model, "environment": "production", "routes": [], "causes": [], "evidence": {}}
+    return {**blank, **where, "at": rfc3339(moment)}
+
+
+def datasets_view(parts: Parts) -> Json:
+    """List datasets, declared or published, with their last version."""
+    store = parts.metadata.datasets
+    items = []
+    for name in dict.fromkeys([*parts.project.datasets, *store.names()]):
+        last = store.get(name)
+        quarantined = len(store.quarantines(name))
+        blank: Json = dict.fromkeys(("created_at", "version", "rows", "hash", "verdict"))
+        known = {**version_view(parts, last), "verdict": verdict_of(last.checks)} if last else blank
+        items.append({"tags": [], "checks": [], **known, "id": name, "dataset": name, "quarantined": quarantined})
+    return listing(items)
+
+
+def versions_view(parts: Parts, dataset: str, *, limit: int = 50, after: int | None = None) -> Json:
+    """List a dataset's versions, newest first, with the batches that were turned away.
+
+    Raises
+    ------
+    NotFound
+        When the dataset is neither declared nor published.
+    """
+    store = parts.metadata.datasets
+    if dataset not in {*parts.project.datasets, *store.names()}:
+        parts.project.dataset(dataset)
+    found = list(store.versions(dataset, limit + 1, after))
+    turned_away = [
+        {"id": q.id, "created_at": rfc3339(q.created_at), "rows": q.rows, "address": q.address, "checks": _checks(q.checks)}
+        for q in store.quarantines(dataset)
+    ]
+    page = found[:limit]
+    next_page = page[-1].version if len(found) > limit else None
+    return listing([version_view(parts, v) for v in page], next_page, quarantined=turned_away)
+
+
+def version_view(parts: Parts, version: DatasetVersion) -> Json:
+    """Give a dataset version with its tags and what each check said."""
+    tags = [t.name for t in parts.metadata.datasets.tags(version.dataset) if t.version == version.version]
+    view: Json = to_json(version)
+    view.pop("positions")
+    return {**view, "tags": tags, "checks": _checks(version.checks)}
+
+
+def _checks(checks: Sequence[CheckResult]) -> list[Json]:
+    return [to_json(check) for check in checks]
+
+
+def alerts_view(parts: Parts, *, model: str | None = None, state: str | None = None, limit: int = 50) -> Json:
+    """List alerts, newest first; `state` is ``open`` or ``closed``."""
+    return listing([alert_view(parts, alert) for alert in parts.metadata.alerts.list(model, state, limit)])
+
+
+def alert_view(parts: Parts, alert: Alert) -> Json:
+    """Give an alert with its present state and its latest evidence."""
+    events = parts.metadata.alerts.events(alert.id)
+    closed = alert_closed_at(events)
+    latest = next((e.evidence for e in reversed(events) if e.evidence), alert.evidence)
+    return {
+        **to_json(alert),
+        "state": alert_state(events),
+        "opened_at": rfc3339(alert.created_at),
+        "closed_at": rfc3339(closed) if closed else None,
+        "evidence": to_json(latest),
+    }
+
+
+def monitor_view(parts: Parts, model: str, *, limit: int = 30) -> Json:
+    """Give a model's latest windows, oldest first, with every signal against its bound.
+
+    Raises
+    ------
+    NotFound
+        When there is no such model.
+    """
+    if model not in model_names(parts):
+        parts.project.model(model)
+    store = parts.metadata.windows
+    last = store.last(model, mature=False)
+    windows: Sequence[Window] = ()
+    if last is not None:
+        windows = store.of(model, start=last.start - (last.end - last.start) * limit)
+    reference = parts.metadata.deployments.of(model)
+    champion = champion_of(current(reference, parts.clock.now()))
+    head: Mapping[str, object] = {"id": model, "created_at": rfc3339(parts.clock.now()), "model": model, "champion": champion}
+    return {**head, "windows": [window_view(w) for w in windows[-limit:]]}
+
+
+def window_view(window: Window) -> Json:
+    """Give a window of the prediction log with its signals and what late labels say."""
+    view: Json = to_json(window)
+    return view

@@ -1,0 +1,1 @@
+"""The faces: command line, HTTP, Python; they parse, call and render, and hold no rules."""

@@ -1,0 +1,156 @@
+"""Commands that change something or keep running: runs, replays, deployments, the engine and the servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mulle.surfaces.cli.session import Session, session
+
+if TYPE_CHECKING:
+    from mulle.core.records.deployment import Deployment
+
+__all__ = ["demo", "deploy", "promote", "replay", "rollback", "run", "serve", "up"]
+
+Progress = Callable[[str, str, float], None]
+OneModel = Annotated[str, typer.Argument()]
+
+
+def run(
+    ctx: typer.Context,
+    model: OneModel,
+    why: Annotated[str, typer.Option(help="The reason, kept with the run.")] = "asked for on the command line",
+) -> None:
+    """Ingest, check, publish, search, judge and register a model; exit 1 when it is rejected or fails."""
+    from mulle.loop.runner import run_model
+    from mulle.loop.views import run_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.parts.project.model(model)
+    with _progress(call, f"run {model}") as progress:
+        record = run_model(call.parts, model, causes=[call.person(why)], progress=lambda _, *told: progress(*told))
+    view = run_view(call.parts, record.id)
+    call.show(view, render.run)
+    if view["state"] != "succeeded":
+        raise typer.Exit(1)
+
+
+def replay(
+    ctx: typer.Context,
+    model: OneModel,
+    start: Annotated[str, typer.Option("--from", help="Where history starts to be played.")],
+    end: Annotated[str, typer.Option("--to", help="Where it ends.")],
+) -> None:
+    """Play the loop over history, in a home of its own, beside a frozen model."""
+    from mulle.core.clock import instant
+    from mulle.loop.replay import replay as play
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.parts.project.model(model)
+    with _progress(call, f"replay {model}") as progress:
+        view = play(call.parts, model, instant(start), instant(end), {}, progress)
+    call.show(view, render.anything)
+
+
+def deploy(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="MODEL@VERSION")]) -> None:
+    """Give all traffic to a version."""
+    from mulle.loop.operate import deploy as move
+    from mulle.loop.views import find_version
+
+    call = session(ctx)
+    if "@" not in name:
+        name = f"{name}@latest"
+    version = find_version(call.parts, name)
+    _moved(call, move(call.parts, version.model, version.version, by=call.by))
+
+
+def rollback(
+    ctx: typer.Context,
+    model: OneModel,
+    to: Annotated[int | None, typer.Option(help="The version to go back to; default: the champion before.")] = None,
+) -> None:
+    """Give all traffic back to an earlier champion."""
+    from mulle.loop.operate import rollback as move
+
+    call = session(ctx)
+    _moved(call, move(call.parts, model, by=call.by, to=to))
+
+
+def promote(ctx: typer.Context, model: OneModel) -> None:
+    """End a canary now: its version takes all traffic."""
+    from mulle.loop.operate import promote as move
+
+    call = session(ctx)
+    _moved(call, move(call.parts, model, by=call.by))
+
+
+def up(ctx: typer.Context) -> None:
+    """Start everything: engine, schedules, monitoring, inference server and the control plane with its status page."""
+    from mulle.loop.live import up as start
+    from mulle.surfaces.api.app import create_app
+    from mulle.surfaces.door import check_binding
+
+    call = session(ctx)
+    where = call.settings
+    check_binding(where)
+    call.err.print(f"status page and API  http://{where.host}:{where.port}")
+    call.err.print(f"inference            http://{where.host}:{where.inference_port}")
+    call.err.print("[dim]Ctrl-C stops it[/]")
+    start(call.parts, control=create_app)
+
+
+def serve(ctx: typer.Context) -> None:
+    """Start the inference server alone."""
+    from mulle.bootstrap import wire_inference
+    from mulle.surfaces.door import check_binding
+
+    call = session(ctx)
+    check_binding(call.settings)
+    call.err.print(f"inference  http://{call.settings.host}:{call.settings.inference_port}")
+    wire_inference(call.settings)
+
+
+def demo(
+    ctx: typer.Context, folder: Annotated[Path, typer.Argument(help="Where the demo's project is written.")] = Path("mulle-demo")
+) -> None:
+    """Heal a model on the flights of 2013: train, deploy, then replay the year with drift, bad data and canaries."""
+    from mulle.surfaces.cli import render
+    from mulle.surfaces.demo.main import demo as play
+
+    call = session(ctx)
+    with _progress(call, "demo") as progress:
+        view = play(folder, progress)
+    call.show(view, render.anything)
+
+
+def _moved(call: Session, deployment: Deployment) -> None:
+    from mulle.loop.views import deployment_view
+    from mulle.surfaces.cli import render
+
+    call.show(deployment_view(deployment), render.deployment)
+
+
+@contextmanager
+def _progress(call: Session, title: str) -> Iterator[Progress]:
+    """Tell stages as they go: a moving line in a terminal, one line each elsewhere; always on stderr."""
+    if not call.err.is_terminal:
+        yield lambda stage, state, seconds: call.err.print(f"{stage}: {state} {f'({seconds:.1f} s)' if seconds else ''}".rstrip())
+        return
+    from rich.progress import Progress as Bar
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with Bar(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=call.err, transient=True) as bar:
+        task = bar.add_task(title)
+
+        def told(stage: str, state: str, seconds: float) -> None:
+            bar.update(task, description=f"{title}: {stage} {state}")
+            if state in {"done", "failed"}:
+                bar.console.print(f"  {stage:<10} {state} [dim]{seconds:.1f} s[/]")
+
+        yield told

@@ -1,0 +1,172 @@
+"""Commands that only look: each opens the parts, takes one view and shows it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mulle.surfaces.cli.session import session
+
+__all__ = [
+    "alerts", "data_ls", "data_versions", "doctor", "explain", "history", "models_ls", "models_show", "monitor", "plan",
+    "runs_ls", "runs_show", "status",
+]  # fmt: skip
+
+Limit = Annotated[int, typer.Option(help="At most so many.", min=1, max=1000)]
+OfModel = Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only this model's.")]
+
+
+def status(ctx: typer.Context) -> None:
+    """Say in words how each model stands, and whether the engine runs."""
+    from mulle.loop.status import status_view
+    from mulle.surfaces.cli import render
+    from mulle.surfaces.reach import errors_last_hour
+
+    call = session(ctx)
+    call.show(status_view(call.parts, errors=errors_last_hour(call.settings)), render.status)
+
+
+def plan(ctx: typer.Context) -> None:
+    """Say what the declaration would change against what is deployed; checks run on a sample."""
+    from mulle.loop.plan import plan as make_plan
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.show(make_plan(call.parts), render.anything)
+
+
+def explain(ctx: typer.Context, prediction: Annotated[str, typer.Argument(metavar="PREDICTION_ID")]) -> None:
+    """Show a prediction's whole chain: features, route, label, window, alerts, run and data."""
+    from mulle.loop.lineage import explain_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.show(explain_view(call.parts, prediction), render.explained)
+
+
+def runs_ls(
+    ctx: typer.Context,
+    model: OfModel = None,
+    state: Annotated[str | None, typer.Option(help="Only runs in this state.")] = None,
+    limit: Limit = 20,
+    after: Annotated[str | None, typer.Option(help="Continue below this run.")] = None,
+) -> None:
+    """List runs, newest first."""
+    from mulle.core.errors import UsageError
+    from mulle.core.records.run import STATES
+    from mulle.loop.views import runs_view
+    from mulle.surfaces.cli import render
+
+    if state is not None and state not in STATES:
+        raise UsageError(f"no run state '{state}'", next=f"choose from {', '.join(STATES)}")
+    call = session(ctx)
+    call.show(runs_view(call.parts, model=model, state=state, limit=limit, after=after), render.runs)
+
+
+def runs_show(ctx: typer.Context, run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
+    """Show a run: its cause, stages, trials and gates."""
+    from mulle.loop.views import run_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.show(run_view(call.parts, run), render.run)
+
+
+def models_ls(
+    ctx: typer.Context,
+    model: OfModel = None,
+    limit: Limit = 50,
+    after: Annotated[str | None, typer.Option(help="Continue below this id.")] = None,
+) -> None:
+    """List model versions, newest first."""
+    from mulle.loop.views import models_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.show(models_view(call.parts, model=model, limit=limit, after=after), render.models)
+
+
+def models_show(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="MODEL[@VERSION]")]) -> None:
+    """Show a model version: metrics, parity, data and the run that made it."""
+    from mulle.loop.views import model_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.show(model_view(call.parts, name), render.model)
+
+
+def history(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument()],
+    at: Annotated[str | None, typer.Option(help="What was in production at this time (RFC 3339; UTC without offset).")] = None,
+    limit: Limit = 100,
+) -> None:
+    """List a model's deployments, or say what was in production at a time."""
+    from mulle.loop.views import history_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.show(history_view(call.parts, model, at=at, limit=limit), render.history)
+
+
+def data_ls(ctx: typer.Context) -> None:
+    """List datasets with their last version."""
+    from mulle.loop.views import datasets_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.show(datasets_view(call.parts), render.datasets)
+
+
+def data_versions(
+    ctx: typer.Context,
+    dataset: Annotated[str, typer.Argument()],
+    limit: Limit = 50,
+    after: Annotated[int | None, typer.Option(help="Continue below this version.")] = None,
+) -> None:
+    """List a dataset's versions and the batches that were turned away."""
+    from mulle.loop.views import versions_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.show(versions_view(call.parts, dataset, limit=limit, after=after), render.data)
+
+
+def alerts(
+    ctx: typer.Context,
+    model: OfModel = None,
+    state: Annotated[str | None, typer.Option(help="open or closed.")] = None,
+    limit: Limit = 50,
+) -> None:
+    """List alerts, newest first."""
+    from mulle.core.errors import UsageError
+    from mulle.loop.views import alerts_view
+    from mulle.surfaces.cli import render
+
+    if state not in {None, "open", "closed"}:
+        raise UsageError(f"no alert state '{state}'", next="choose open or closed")
+    call = session(ctx)
+    call.show(alerts_view(call.parts, model=model, state=state, limit=limit), render.alerts)
+
+
+def monitor(ctx: typer.Context, model: Annotated[str, typer.Argument()], limit: Limit = 30) -> None:
+    """Show a model's latest windows: drift, quality and performance against their bounds."""
+    from mulle.loop.views import monitor_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.show(monitor_view(call.parts, model, limit=limit), render.monitored)
+
+
+def doctor(ctx: typer.Context) -> None:
+    """Try every store, port and package that Mulle needs here; exit 1 when one fails."""
+    from mulle.core.clock import WallClock
+    from mulle.loop.doctor import doctor_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    view = doctor_view(call.settings, lambda: call.parts, WallClock())
+    call.show(view, render.doctor)
+    if any(check["verdict"] == "fail" for check in view["checks"]):
+        raise typer.Exit(1)

@@ -1,0 +1,280 @@
+"""Views as a person reads them in a terminal: tables with readable times, and ``-`` for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from mulle.surfaces.words import causes_in_words, cell, moment, routes_in_words
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from mulle.core.records.base import Json
+
+__all__ = [
+    "alerts", "anything", "data", "datasets", "deployment", "doctor", "explained", "gates", "history", "model", "models",
+    "monitored", "predictions", "run", "runs", "status",
+]  # fmt: skip
+
+_COLOURS = {
+    "pass": "green", "succeeded": "green", "healthy": "green", "done": "green", "closed": "green", "running": "cyan",
+    "fail": "red", "failed": "red", "rejected": "red", "alarm": "red", "alarmed": "red", "open": "red",
+    "warn": "yellow", "canary": "yellow", "queued": "yellow", "not_enough_evidence": "yellow", "too_few": "yellow",
+}  # fmt: skip
+
+
+def _coloured(value: object) -> Text:
+    text = cell(value)
+    return Text(text, style=_COLOURS.get(text, ""))
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
+    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_coloured(value) for value in row))
+    if not table.row_count:
+        return Text(f"{title}: none" if title else "none", style="dim")
+    return table
+
+
+def _facts(pairs: Mapping[str, object]) -> RenderableType:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in pairs.items():
+        table.add_row(name, _coloured(value))
+    return table
+
+
+def status(view: Json) -> list[RenderableType]:
+    """Show how each model stands, in words, then the engine."""
+    lines: list[RenderableType] = []
+    for item in view["models"]:
+        colour = _COLOURS.get(item["state"], "yellow")
+        lines.append(f"[{colour}]●[/] {escape(item['says'])}")
+        errors = "" if item["errors_1h"] is None else f", {item['errors_1h']} refused or failed"
+        told = [f"{item['traffic_1h']} rows in the last hour{errors}"]
+        told += [f"next run {moment(item['next_run'])}"] if item["next_run"] else []
+        lines.append(f"  [dim]{'; '.join(told)}[/]")
+    if not view["models"]:
+        lines.append("no model is declared")
+    engine = view["engine"]
+    running = f"runs, pid {engine['pid']}" if engine["state"] == "running" else "does not run (`mulle up` starts it)"
+    lines.append(f"[dim]engine {running}; home {escape(engine['home'])}[/]")
+    return lines
+
+
+def runs(view: Json) -> list[RenderableType]:
+    """Show a listing of runs."""
+    columns = ("run", "model", "state", "started", "seconds", "cause", "version", "reason")
+    rows = [
+        (
+            i["id"],
+            i["model"],
+            i["state"],
+            moment(i["created_at"]),
+            i["seconds"],
+            causes_in_words(i),
+            i["model_version"],
+            i["reason"],
+        )
+        for i in view["items"]
+    ]
+    return [_table("Runs", columns, rows), *_more(view)]
+
+
+def run(view: Json) -> list[RenderableType]:
+    """Show one run: facts, stages, gates, trials."""
+    facts = {
+        "run": view["id"], "model": view["model"], "state": view["state"], "reason": view["reason"],
+        "cause": causes_in_words(view), "started": moment(view["created_at"]), "cutoff": moment(view["cutoff"]),
+        "data": ", ".join(f"{k}@{v}" for k, v in view["data"].items()), "code": view["code"], "git": view["git"],
+        "version": f"{view['model']}@{view['model_version']}" if view["model_version"] else None,
+    }  # fmt: skip
+    stages = [(s["name"], s["state"], f"{s['seconds']:.2f}") for s in view["stages"]]
+    trials = [(t["number"], t["candidate"], t["score"], t["state"], f"{t['seconds']:.2f}", t["params"]) for t in view["trials"]]
+    return [
+        _facts(facts),
+        _table("Stages", ("stage", "state", "seconds"), stages),
+        _table("Trials", ("trial", "candidate", "score", "state", "seconds", "parameters"), trials),
+        gates(view["gates"]),
+    ]
+
+
+def gates(items: Sequence[Json]) -> RenderableType:
+    """Show gate results as a table."""
+    rows = [(g["gate"], g["metric"], g["value"], g["bound"], g["verdict"], g["reason"], g["rows"]) for g in items]
+    return _table("Gates", ("gate", "metric", "value", "bound", "verdict", "reason", "rows"), rows)
+
+
+def models(view: Json) -> list[RenderableType]:
+    """Show a listing of model versions."""
+    columns = ("version", "aliases", "made", "metrics", "compiled", "data until", "run")
+    rows = [
+        (f"{i['model']}@{i['version']}", i["aliases"], moment(i["created_at"]), i["metrics"], i["compiled"],
+         moment(i["refit_cutoff"]), i["run"])
+        for i in view["items"]
+    ]  # fmt: skip
+    have = {i["model"] for i in view["items"]}
+    waiting = [name for name in view.get("declared", []) if name not in have]
+    told = [f"[dim]declared, without a version here: {escape(', '.join(waiting))}[/]"] if waiting else []
+    return [_table("Models", columns, rows), *_more(view), *told]
+
+
+def model(view: Json) -> list[RenderableType]:
+    """Show one model version."""
+    parity = view["parity"]
+    proof = (
+        f"worst {parity['worst']:.2g} of the scale over {parity['rows']} rows, {parity['outside']:.2%} outside"
+        if parity
+        else None
+    )
+    facts = {
+        "version": f"{view['model']}@{view['version']}", "aliases": view["aliases"], "made": moment(view["created_at"]),
+        "metrics": view["metrics"], "compiled": view["compiled"], "parity": proof,
+        "size": f"{view['size_bytes'] / 1024:,.0f} KiB",
+        "features": view["features"], "data": ", ".join(f"{k}@{v}" for k, v in view["data"].items()),
+        "metrics from rows until": moment(view["data_cutoff"]), "fitted on rows until": moment(view["refit_cutoff"]),
+        "run": view["run"], "bundle": view["address"],
+    }  # fmt: skip
+    return [_facts(facts)]
+
+
+def deployment(view: Json) -> list[RenderableType]:
+    """Show one deployment."""
+    if view["action"] is None:
+        return [f"nothing of {view['model']} was deployed at {moment(view['at'])}"]
+    facts = {
+        "model": view["model"], "routes": routes_in_words(view), "action": view["action"], "by": view["by"],
+        "effective": moment(view["effective_at"]), "from": view["from"], "to": view["to"], "cause": causes_in_words(view),
+        "evidence": view["evidence"],
+    }  # fmt: skip
+    return [_facts(facts)]
+
+
+def history(view: Json) -> list[RenderableType]:
+    """Show a model's deployments, or the one in force at an instant."""
+    if "items" not in view:
+        return deployment(view)
+    rows = [
+        (moment(i["effective_at"]), i["action"], routes_in_words(i), i["by"], i["from"], i["to"], causes_in_words(i))
+        for i in view["items"]
+    ]
+    return [_table("History", ("effective", "action", "routes", "by", "from", "to", "cause"), rows)]
+
+
+def datasets(view: Json) -> list[RenderableType]:
+    """Show a listing of datasets."""
+    rows = [
+        (i["dataset"], i["version"], i["rows"], moment(i["created_at"]), i["verdict"], i["tags"], i["quarantined"])
+        for i in view["items"]
+    ]
+    return [_table("Datasets", ("dataset", "version", "rows", "published", "checks", "tags", "batches quarantined"), rows)]
+
+
+def data(view: Json) -> list[RenderableType]:
+    """Show a dataset's versions and what was turned away."""
+    rows = [
+        (
+            f"{i['dataset']}@{i['version']}",
+            i["rows"],
+            i["added"],
+            moment(i["created_at"]),
+            i["hash"],
+            i["tags"],
+            _failed(i["checks"]),
+        )
+        for i in view["items"]
+    ]
+    away = [(moment(q["created_at"]), q["rows"], _failed(q["checks"]), q["address"]) for q in view["quarantined"]]
+    shown = [_table("Versions", ("version", "rows", "added", "published", "hash", "tags", "checks"), rows)]
+    return shown + ([_table("Quarantined", ("when", "rows", "reasons", "address"), away)] if away else []) + _more(view)
+
+
+def _failed(checks: Sequence[Json]) -> str:
+    bad = [f"{c['name']}: {c['verdict']} on {c['failed']} rows" for c in checks if c["verdict"] != "pass"]
+    return "; ".join(bad) or (f"{len(checks)} passed" if checks else "-")
+
+
+def alerts(view: Json) -> list[RenderableType]:
+    """Show a listing of alerts."""
+    rows = [
+        (i["model"], f"{i['signal']} {i['feature']}".strip(), i["severity"], i["state"], moment(i["opened_at"]),
+         moment(i["closed_at"]), i["evidence"], i["next"])
+        for i in view["items"]
+    ]  # fmt: skip
+    return [_table("Alerts", ("model", "signal", "severity", "state", "opened", "closed", "evidence", "next"), rows)]
+
+
+def monitored(view: Json) -> list[RenderableType]:
+    """Show a model's windows; signals that alarm are named."""
+    rows = []
+    for window in view["windows"]:
+        told = window["performance"] or {}
+        loud = [f"{s['signal']} {s['feature']} {cell(s['value'])}" for s in window["signals"] if s["verdict"] == "alarm"]
+        share = f"{told['labels_share']:.0%}" if told else None
+        verdict = told.get("verdict")
+        rows.append((moment(window["start"]), moment(window["end"]), window["rows"], "yes" if window["mature"] else "not yet",
+                     told.get("metric"), told.get("value"), share, verdict, loud))  # fmt: skip
+    columns = ("from", "to", "rows", "mature", "metric", "value", "labels", "performance", "signals that alarm")
+    return [_table(f"Windows of {view['model']}", columns, rows)]
+
+
+def explained(view: Json) -> list[RenderableType]:
+    """Show a prediction's whole chain."""
+    told, route, label, window = view["prediction"], view["route"], view["label"], view["window"]
+    deployed = route["deployment"] or {}
+    run_told = view["run"] or {}
+    facts = {
+        "prediction": told["id"], "answer": told["value"], "asked for": moment(told["time"]), "key": told["key"],
+        "label": (label["value"] if label["value"] is not None else f"none will come: {label['reason']}") if label else None,
+        "version": f"{told['model']}@{told['version']} as {route['mode']}",
+        "deployment": f"{deployed['action']} by {deployed['by']} at {moment(deployed['effective_at'])}" if deployed else None,
+        "run": f"{run_told['id']}: {causes_in_words(run_told)}" if run_told else None,
+        "data": ", ".join(f"{d['dataset']}@{d['version']}" for d in view["data"]),
+        "window": f"{moment(window['start'])} to {moment(window['end'])}, {window['rows']} rows" if window else None,
+        "alerts": [f"{a['signal']} {a['feature']}".strip() for a in view["alerts"]],
+    }  # fmt: skip
+    rows = [(name, f["value"], f["source"], f["columns"], moment(f["tick"]), moment(f["freshness"]))
+            for name, f in view["features"].items()]  # fmt: skip
+    return [_facts(facts), _table("Features", ("feature", "value", "source", "columns", "tick", "fresh as of"), rows)]
+
+
+def predictions(view: Json) -> list[RenderableType]:
+    """Show answers of the inference server."""
+    rows = [(p["id"], p["value"], p.get("probabilities"), p["version"], p["route"]) for p in view["predictions"]]
+    return [_table("", ("prediction", "value", "probabilities", "version", "route"), rows)]
+
+
+def doctor(view: Json) -> list[RenderableType]:
+    """Show what was tried and its remedy."""
+    rows = [(c["name"], c["verdict"], c["detail"], c["next"]) for c in view["checks"]]
+    return [_table("", ("check", "verdict", "detail", "next"), rows)]
+
+
+def anything(view: Json) -> list[RenderableType]:
+    """Show a document whose shape is its own: facts first, then a table per list or table of things."""
+    plain = {k: v for k, v in view.items() if not _tabular(v)}
+    shown: list[RenderableType] = [_facts(plain)] if plain else []
+    for name, value in view.items():
+        if _tabular(value):
+            things = [{"": key, **row} for key, row in value.items()] if isinstance(value, Mapping) else value
+            columns = list(dict.fromkeys(column for thing in things for column in thing))
+            shown.append(_table(name, columns, [[thing.get(c) for c in columns] for thing in things]))
+    return shown
+
+
+def _tabular(value: object) -> bool:
+    things = list(value.values()) if isinstance(value, Mapping) else value
+    return isinstance(things, list) and bool(things) and all(isinstance(t, Mapping) for t in things)
+
+
+def _more(view: Json) -> list[RenderableType]:
+    return [f"[dim]more: --after {view['next']}[/]"] if view.get("next") is not None else []

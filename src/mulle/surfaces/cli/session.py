@@ -1,0 +1,106 @@
+"""One call of the command line: its global options, and the parts it opens only when a command needs them."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from mulle.core.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from mulle.core.records.base import Cause, Json
+    from mulle.loop.parts import Parts
+
+__all__ = ["Session", "session"]
+
+_PIPED_WIDTH = 200
+
+
+@dataclass
+class Session:
+    """The global options of one call.
+
+    Attributes
+    ----------
+    project, home : Path or None
+        As given; None leaves them to environment, file and default.
+    json : bool
+        Print one JSON document instead of words.
+    debug : bool
+        Show tracebacks.
+    """
+
+    project: Path | None = None
+    home: Path | None = None
+    json: bool = False
+    debug: bool = False
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return load_settings({"project": self.project, "home": self.home})
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The wired parts: loads the project and opens the stores at first use."""
+        from mulle.bootstrap import wire
+
+        return wire(self.settings)
+
+    @cached_property
+    def out(self) -> Console:
+        """Where answers go."""
+        return _console(stderr=False)
+
+    @cached_property
+    def err(self) -> Console:
+        """Where progress and errors go, so that answers can be piped."""
+        return _console(stderr=True)
+
+    def show(self, view: Json, render: Callable[[Json], list[RenderableType]]) -> None:
+        """Print a view: as one JSON document with ``--json``, else as `render` puts it."""
+        if self.json:
+            sys.stdout.write(json.dumps(view, indent=2, ensure_ascii=False, default=str) + "\n")
+            return
+        for number, item in enumerate(render(view)):
+            if number and not isinstance(item, str):
+                self.out.print()
+            self.out.print(item)
+
+    def person(self, why: str) -> Cause:
+        """Give the cause of what a person asked for here."""
+        from mulle.core.records.base import Cause
+
+        return Cause(type="person", id=self.by, why=why)
+
+    @property
+    def by(self) -> str:
+        """Who asks: the name of the account."""
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError):
+            return "unknown"
+
+
+def session(ctx: typer.Context) -> Session:
+    """Return the session of a command's context."""
+    found = ctx.find_object(Session)
+    return found if found is not None else Session()
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    # Rich cuts tables to 80 columns when piped; whoever greps wants whole values.
+    return Console(file=stream, width=None if stream.isatty() else _PIPED_WIDTH, highlight=False, soft_wrap=False)

@@ -1,0 +1,147 @@
+"""Commands that speak to the running inference server: ask for predictions, tell labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mulle.surfaces.cli.session import session
+
+__all__ = ["label", "predict", "read_rows", "typed"]
+
+_LABEL_FIELDS = {"prediction_id", "value", "known_at", "reason", "time", "key", "model"}
+_CHUNK = 1000
+
+
+def predict(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL[@VERSION]")],
+    row: Annotated[list[str] | None, typer.Option(help="One row as a JSON object; may be repeated.")] = None,
+    input: Annotated[str | None, typer.Option(help="Rows: a .json, .jsonl or .csv file, or - for JSON on stdin.")] = None,
+) -> None:
+    """Ask the running server for predictions."""
+    from mulle.core.errors import UsageError
+    from mulle.surfaces.cli import render
+    from mulle.surfaces.reach import input_types, post
+
+    call = session(ctx)
+    if (row is None) == (input is None):
+        raise UsageError("predict wants rows", next="give --row '{...}' or --input FILE, one of them")
+    name, _, version = model.partition("@")
+    if row is not None:
+        rows = [_object(text, "--row") for text in row]
+    else:
+        found, untyped = read_rows(str(input), "rows")
+        rows = [typed(r, input_types(call.settings, name)) for r in found] if untyped else found
+    where = f"/versions/{version}" if version and version != "champion" else ""
+    call.show(post(call.settings, f"/v1/models/{name}{where}/predict", {"rows": rows}), render.predictions)
+
+
+def label(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument()],
+    input: Annotated[str, typer.Option(help="Labels: a .csv, .json or .jsonl file, or - for JSON on stdin.")],
+) -> None:
+    """Tell the true outcomes of earlier predictions, by prediction id or by key and time.
+
+    A CSV has the columns value and prediction_id, or value, time and the dataset's key columns; known_at and reason may
+    follow. An empty value says that no label will come, and reason why.
+    """
+    from mulle.surfaces.cli import render
+    from mulle.surfaces.reach import input_types, post
+
+    call = session(ctx)
+    found, untyped = read_rows(input, "labels")
+    labels = [_label(r, input_types(call.settings, model)) for r in found] if untyped else found
+    total: dict[str, Any] = {"accepted": 0, "duplicates": 0, "unknown": []}
+    for start in range(0, len(labels), _CHUNK):
+        answer = post(call.settings, "/v1/labels", {"model": model, "labels": labels[start : start + _CHUNK]})
+        total = {k: total[k] + answer.get(k, type(total[k])()) for k in total}
+    call.show(total, render.anything)
+
+
+def read_rows(source: str, member: str) -> tuple[list[dict[str, Any]], bool]:
+    """Read rows from a file or ``-``; the second answer says that every value is text (CSV)."""
+    from mulle.core.errors import UsageError
+
+    if source == "-":
+        return _from_json(sys.stdin.read(), "standard input", member), False
+    path = Path(source)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}", next="name a JSON, JSON lines or CSV file", file=str(path)) from error
+    if path.suffix == ".csv":
+        return [dict(r) for r in csv.DictReader(io.StringIO(text))], True
+    if path.suffix in {".jsonl", ".ndjson"}:
+        return [_object(line, str(path)) for line in text.splitlines() if line.strip()], False
+    return _from_json(text, str(path), member), False
+
+
+def _from_json(text: str, where: str, member: str) -> list[dict[str, Any]]:
+    from mulle.core.errors import UsageError
+
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{where} is not JSON: {error}", next='give [{...}] or {"' + member + '": [{...}]}') from error
+    if isinstance(found, dict):
+        found = found.get(member, [found])
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise UsageError(f"{where} is not a list of objects", next='give [{...}] or {"' + member + '": [{...}]}')
+    return found
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    from mulle.core.errors import UsageError
+
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{where} {text[:80]!r} is not JSON: {error}", next="""quote it, as in --row '{"x": 1}'""") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{where} {text[:80]!r} is not an object", next="""write --row '{"x": 1}'""")
+    return found
+
+
+def typed(row: Mapping[str, str], types: Mapping[str, str]) -> dict[str, Any]:
+    """Turn a CSV row's text into the types a model's inputs have; an empty cell is null.
+
+    Examples
+    --------
+    >>> typed({"distance": "1400", "tailnum": "007", "wind": ""}, {"distance": "INT64", "tailnum": "BYTES"})
+    {'distance': 1400, 'tailnum': '007', 'wind': None}
+    """
+    return {name: _value(text, types.get(name, "BYTES")) for name, text in row.items() if name}
+
+
+def _value(text: str, kind: str) -> object:
+    if text is None or text == "":
+        return None
+    try:
+        if kind == "INT64":
+            return int(text)
+        if kind == "FP64":
+            return float(text)
+    except ValueError:
+        # The server names row and field in its refusal; guessing here would hide them.
+        return text
+    return text.lower() in {"true", "1", "yes"} if kind == "BOOL" else text
+
+
+def _label(row: Mapping[str, str], types: Mapping[str, str]) -> dict[str, Any]:
+    label: dict[str, Any] = {k: row[k] for k in ("prediction_id", "known_at", "reason", "time") if row.get(k)}
+    text = row.get("value", "")
+    try:
+        label["value"] = float(text) if text else None
+    except ValueError:
+        label["value"] = text
+    key = {k: v for k, v in row.items() if k and k not in _LABEL_FIELDS}
+    return label if "prediction_id" in label or not key else {**label, "key": typed(key, types)}

@@ -1,0 +1,61 @@
+"""Mulle's own endpoints: predict, labels, models and routes."""
+
+from __future__ import annotations
+
+import orjson
+
+from mulle.core.errors import Malformed, UsageError
+from mulle.core.records.base import to_json
+from mulle.lifecycle.serving.runtime import Runtime
+from mulle.surfaces.inference.asgi import Reply, parse_json
+from mulle.surfaces.inference.call import Call
+
+__all__ = ["labels", "model", "models", "predict", "routes"]
+
+
+async def predict(runtime: Runtime, call: Call) -> Reply:
+    """Answer ``POST /v1/models/{name}[/versions/{v}]/predict``."""
+    if call.query and b"explain=true" in call.query.split(b"&"):
+        raise UsageError("this server does not explain answers", next="leave explain out; `mulle explain` tells the chain")
+    body = parse_json(call.headers, call.body)
+    rows = body.get("rows") if type(body) is dict else None
+    if type(rows) is not list:
+        raise Malformed("the body has no list 'rows'", next='send {"rows": [{...}]}', model=call.model)
+    answers = await call.predict(runtime, rows)
+    return Reply(orjson.dumps({"model": call.model, "version": call.answered, "predictions": answers}))
+
+
+async def labels(runtime: Runtime, call: Call) -> Reply:
+    """Answer ``POST /v1/labels``."""
+    body = parse_json(call.headers, call.body)
+    return Reply(orjson.dumps(runtime.label(body)), 202)
+
+
+async def models(runtime: Runtime, _call: Call) -> Reply:
+    """Answer ``GET /v1/models``: what is deployed here."""
+    items = [_item(runtime, name) for name in runtime.table.models()]
+    return Reply(orjson.dumps({"items": items, "next": None}))
+
+
+async def model(runtime: Runtime, call: Call) -> Reply:
+    """Answer ``GET /v1/models/{name}``: its routes and what a request carries."""
+    version, contract = await runtime.contract(call.model, call.version)
+    inputs = to_json(contract.inputs)
+    return Reply(orjson.dumps({**_item(runtime, call.model), "version": version, "task": contract.task, "inputs": inputs}))
+
+
+async def routes(runtime: Runtime, _call: Call) -> Reply:
+    """Answer ``GET /v1/routes``: the generation in force, and by model the versions loaded and in force."""
+    found = {name: runtime.routes(name) for name in runtime.table.models()}
+    problem = runtime.table.problems.get("")
+    document = {
+        "generation": runtime.table.generation, "models": found, "problem": problem.problem() if problem else None,
+    }  # fmt: skip
+    return Reply(orjson.dumps(document, default=str))
+
+
+def _item(runtime: Runtime, name: str) -> dict[str, object]:
+    found = runtime.routes(name)
+    force = found["in_force"]
+    champion = force[0]["version"] if isinstance(force, list) and force else None
+    return {"id": name, **found, "version": champion}

@@ -1,0 +1,66 @@
+"""Errors as RFC 9457 problem documents, with the refusals that only the HTTP door knows."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import orjson
+
+from mulle.core.errors import MulleError, UsageError
+from mulle.surfaces.inference.asgi import Reply
+
+__all__ = ["Forbidden", "NotAllowed", "Unauthorised", "problem"]
+
+_TYPE = b"application/problem+json"
+
+
+class Forbidden(UsageError):
+    """The door is shut to this caller."""
+
+    slug, title, status = "forbidden", "not from here", 403
+
+
+class Unauthorised(UsageError):
+    """The token is missing or wrong."""
+
+    slug, title, status = "unauthorised", "no valid token", 401
+
+
+class NotAllowed(UsageError):
+    """The path exists, with another method; facts name ``allow``."""
+
+    slug, title, status = "method", "method not allowed here", 405
+
+
+def problem(error: Exception, request: str, *, path: str = "") -> Reply:
+    """Give any error as a reply; what is not ours is told to the log, and to the caller only by its kind.
+
+    Parameters
+    ----------
+    error : Exception
+    request : str
+        The request's id.
+    path : str
+        Under ``/v2`` the document also has the ``error`` member that the protocol asks for.
+    """
+    if not isinstance(error, MulleError):
+        traceback.print_exception(error, file=sys.stderr)
+        error = MulleError(
+            f"{type(error).__name__} inside the server", next="report it with the request id; the server's log has the rest"
+        )
+    headers: list[tuple[bytes, bytes]] = [(b"x-request-id", request.encode())]
+    if "retry_after" in error.facts or error.status == 429:
+        headers.append((b"retry-after", str(error.facts.get("retry_after", 1)).encode()))
+    if "allow" in error.facts:
+        headers.append((b"allow", str(error.facts["allow"]).encode()))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if error.status == 413:
+        # The rest of the body will not be read, so the connection cannot be used again.
+        headers.append((b"connection", b"close"))
+    document = error.problem(request_id=request)
+    document["status"] = error.status
+    if path.startswith("/v2"):
+        document["error"] = error.detail
+    return Reply(orjson.dumps(document, default=str), error.status, _TYPE, tuple(headers))

@@ -1,0 +1,113 @@
+"""Asking the running inference server: plain HTTP, answers and problems turned back into our own words."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from mulle.core.errors import MulleError, NotFound, Unavailable, UsageError
+from mulle.core.settings import Settings
+
+__all__ = ["errors_last_hour", "get", "input_types", "inference_url", "post"]
+
+_SAMPLE = re.compile(r"mulle_requests_total\{([^}]*)\} ([0-9.e+]+)")
+
+
+def inference_url(settings: Settings) -> str:
+    """Return where the inference server of these settings listens.
+
+    Examples
+    --------
+    >>> inference_url(Settings())
+    'http://127.0.0.1:8801'
+    """
+    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host
+    return f"http://{host}:{settings.inference_port}"
+
+
+def post(settings: Settings, path: str, body: object, *, timeout: float = 60.0) -> dict[str, Any]:
+    """Post JSON to the inference server and return its answer.
+
+    Raises
+    ------
+    Unavailable
+        When no server answers.
+    MulleError
+        The problem the server told, as the error it stands for.
+    """
+    data = json.dumps(body).encode()
+    request = urllib.request.Request(inference_url(settings) + path, data, {"Content-Type": "application/json"})
+    answer: dict[str, Any] = json.loads(_send(request, settings, timeout))
+    return answer
+
+
+def get(settings: Settings, path: str, *, timeout: float = 5.0) -> str:
+    """Get a text from the inference server; raises as `post` does."""
+    return _send(urllib.request.Request(inference_url(settings) + path), settings, timeout)
+
+
+def _send(request: urllib.request.Request, settings: Settings, timeout: float) -> str:
+    url = inference_url(settings)
+    # An http_proxy in the environment must not swallow requests to the machine's own server.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=timeout) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        raise _told(error) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable(
+            f"no inference server answers at {url}", next="start it with `mulle up` (or `mulle serve` alone)", url=url
+        ) from error
+
+
+def _told(error: urllib.error.HTTPError) -> MulleError:
+    try:
+        problem = json.loads(error.read())
+        detail, slug = str(problem["detail"]), str(problem.get("type", "")).rsplit("/", 1)[-1]
+    except (ValueError, KeyError, TypeError):
+        return Unavailable(f"the server answered {error.code} {error.reason}", next="see its log") if error.code >= 500 else \
+            UsageError(f"the server answered {error.code} {error.reason}")  # fmt: skip
+    facts = {k: v for k, v in problem.items() if k not in {"type", "title", "status", "detail", "next", "retryable"}}
+    return _kind(slug, error.code)(detail, next=str(problem.get("next", "")), **facts)
+
+
+def _kind(slug: str, status: int) -> type[MulleError]:
+    kinds, waiting = {}, [MulleError]
+    while waiting:
+        kind = waiting.pop()
+        kinds[kind.slug] = kind
+        waiting.extend(kind.__subclasses__())
+    fallback = NotFound if status == 404 else Unavailable if status >= 500 else UsageError
+    return kinds.get(slug, fallback)
+
+
+def input_types(settings: Settings, model: str) -> dict[str, str]:
+    """Ask which type (``FP64``, ``INT64``, ``BOOL``, ``BYTES``) each of a model's inputs has."""
+    told = json.loads(get(settings, f"/v2/models/{model}"))
+    return {i["name"]: i["datatype"] for i in told["inputs"]}
+
+
+def errors_last_hour(settings: Settings) -> dict[str, int] | None:
+    """Count refused and failed requests by model, or None when that cannot be told.
+
+    The server counts since its start; a server older than an hour cannot tell the last one apart.
+    """
+    try:
+        text = get(settings, "/metrics", timeout=0.5)
+    except MulleError:
+        return None
+    started = re.search(r"^process_start_time_seconds ([0-9.e+]+)", text, re.MULTILINE)
+    if started is None or time.time() - float(started[1]) > 3600:
+        return None
+    counted: dict[str, int] = {}
+    for labels, value in _SAMPLE.findall(text):
+        named = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        if not named.get("status", "200").startswith(("2", "ok")):
+            counted[named.get("model", "")] = counted.get(named.get("model", ""), 0) + int(float(value))
+    return counted

@@ -1,0 +1,41 @@
+"""What every test run shares: quiet vendors, and the counts by kind that end a run."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+# Set before any vendor is imported: small fits and small frames are faster with one thread, and nothing phones home.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("POLARS_MAX_THREADS", "2")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+
+KINDS = ("unit", "contract", "e2e", "chaos", "docs", "architecture", "doctest")
+
+
+def kind(nodeid: str) -> str:
+    """The kind of a test by where it stands: a folder below tests/, a source file (doctest), the architecture."""
+    parts = Path(nodeid.split("::")[0]).parts
+    if parts[:1] == ("src",):
+        return "doctest"
+    if len(parts) > 2 and parts[0] == "tests" and parts[1] in KINDS:
+        return parts[1]
+    return "architecture"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many tests of each kind passed, failed or were skipped, before pytest's closing line."""
+    counts: dict[str, Counter[str]] = {}
+    for outcome in ("passed", "failed", "error", "skipped", "xfailed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            counts.setdefault(kind(report.nodeid), Counter())[outcome] += 1
+    if not counts:
+        return
+    terminalreporter.section("tests by kind")
+    for name in KINDS:
+        if name in counts:
+            terminalreporter.line(f"{name:<13}" + ", ".join(f"{n} {outcome}" for outcome, n in counts[name].items()))

@@ -1,0 +1,207 @@
+"""Tracking: one suite for every adapter of the port; what MLflow's own client then finds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.models import Model
+
+from mulle.adapters.tracking.mlflow import MlflowTracking
+from mulle.core.errors import NotFound, Unavailable
+from mulle.core.records.model import ModelVersion
+from mulle.core.records.run import GateResult, Run, Trial
+
+T0 = datetime(2013, 3, 1, tzinfo=UTC)
+GATE = GateResult(gate="each_slice(origin, mae<=15)", metric="mae", value=9.0, bound=15.0, verdict="pass", reason="9 <= 15")
+NUMBERS = count()
+
+
+def a_run(id: str, model: str = "air-time") -> Run:
+    return Run(id=id, created_at=T0, causes=(), model=model, cutoff=T0, code="c0de", options={"sabotage": "shuffled_targets"})
+
+
+def trials(run: str, n: int = 3) -> list[Trial]:
+    done = [
+        Trial(run=run, number=i, candidate="ridge", params={"alpha": 0.1 * i}, score=7.5 + i, state="complete", seconds=1.0)
+        for i in range(n)
+    ]
+    return [
+        *done,
+        Trial(run=run, number=n, candidate="forest", params={}, score=None, state="failed", seconds=0.0, reason="memory"),
+    ]
+
+
+def a_version(id: str, run: str, number: int = 1, model: str = "air-time") -> ModelVersion:
+    return ModelVersion(
+        id=id, created_at=T0, causes=(), model=model, version=number, run=run, bundle="hash", address="", compiled="onnx",
+        parity=None, metrics={"mae": 7.0}, size_bytes=1, features=("a",), data={"flights": 1}, data_cutoff=T0, refit_cutoff=T0,
+    )  # fmt: skip
+
+
+def log(tracking: MlflowTracking, run: str) -> str:
+    return tracking.log_run(a_run(run), trials(run), {"mae": 7.25}, [GATE], {"mulle.state": "succeeded"})
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def tracking(home: Path) -> MlflowTracking:
+    made = MlflowTracking(f"sqlite:///{home}/mlflow.db", home / "artifacts")
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def client(tracking: MlflowTracking) -> MlflowClient:
+    tracking.aliases("x")  # waits until the database is made
+    return MlflowClient(tracking.address(), tracking.address())
+
+
+@pytest.fixture
+def run() -> str:
+    return f"run{next(NUMBERS)}"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    (folder / "transform").mkdir(parents=True)
+    (folder / "bundle.json").write_text("{}")
+    (folder / "transform" / "project.py").write_text("x = 1\n")
+    return folder
+
+
+def experiment(client: MlflowClient) -> str:
+    found = client.get_experiment_by_name("mulle")
+    assert found is not None
+    return str(found.experiment_id)
+
+
+def children(client: MlflowClient, parent: str) -> list[object]:
+    return list(client.search_runs([experiment(client)], f"tags.`mlflow.parentRunId` = '{parent}'"))
+
+
+def test_a_run_with_its_trials_is_found_by_mlflows_own_client(tracking: MlflowTracking, client: MlflowClient, run: str) -> None:
+    parent = client.get_run(log(tracking, run))
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics == {"mae": 7.25}
+    assert parent.data.params["option.sabotage"] == "shuffled_targets"
+    assert parent.data.tags["mulle.run"] == run
+    assert "pass: 9 <= 15" in parent.data.tags.values()
+    found = sorted(children(client, parent.info.run_id), key=lambda child: child.data.tags["mulle.trial"])
+    assert [child.info.status for child in found] == ["FINISHED"] * 3 + ["FAILED"]
+    assert [child.data.metrics.get("score") for child in found] == [7.5, 8.5, 9.5, None]
+    assert found[1].data.params == {"candidate": "ridge", "alpha": "0.1"}
+    assert found[3].data.tags["mulle.reason"] == "memory"
+
+
+def test_logging_again_doubles_nothing(tracking: MlflowTracking, client: MlflowClient, run: str) -> None:
+    first = log(tracking, run)
+    other = MlflowTracking(tracking.address(), Path("unused"))
+    assert log(other, run) == first
+    assert len(children(client, first)) == 4
+    assert len(client.get_metric_history(first, "mae")) == 1
+
+
+def test_more_parameters_than_one_batch_takes(tracking: MlflowTracking, client: MlflowClient, run: str) -> None:
+    wide = Trial(
+        run=run, number=0, candidate="c", params={f"p{n}": n for n in range(230)}, score=1.0, state="complete", seconds=0.0
+    )
+    parent = tracking.log_run(a_run(run), [wide], {}, [], {})
+    assert len(children(client, parent)[0].data.params) == 231
+
+
+def test_a_version_is_registered_once_with_its_bundle(
+    tracking: MlflowTracking, client: MlflowClient, run: str, bundle: Path, home: Path
+) -> None:
+    parent = log(tracking, run)
+    version = a_version(f"v-{run}", run, model=f"model-{run}")
+    ids = tracking.register(version, bundle, parent)
+    assert ids == {"run_id": parent, "name": f"model-{run}", "version": "1"} == tracking.register(version, bundle, parent)
+    found = client.get_model_version(f"model-{run}", "1")
+    folder = Path(found.source.removeprefix("file://"))
+    assert folder.is_relative_to(home / "artifacts")
+    flavor = Model.load(str(folder)).flavors["python_function"]
+    assert flavor["loader_module"] == "mulle.surfaces.pyfunc"
+    assert (folder / flavor["data"] / "transform" / "project.py").read_text() == "x = 1\n"
+    second = tracking.register(a_version(f"w-{run}", run, 2, f"model-{run}"), bundle, parent)
+    assert second["version"] == "2"
+
+
+def test_aliases_move_and_go(tracking: MlflowTracking, run: str, bundle: Path) -> None:
+    model = f"fleet/{run}"
+    assert tracking.aliases(model) == {}
+    parent = log(tracking, run)
+    for number in (1, 2):
+        tracking.register(a_version(f"v{number}-{run}", run, number, model), bundle, parent)
+    tracking.alias(model, "champion", "1")
+    tracking.alias(model, "challenger", "2")
+    assert tracking.aliases(model) == {"champion": "1", "challenger": "2"}
+    tracking.alias(model, "champion", "2")
+    for _ in range(2):
+        tracking.alias(model, "challenger", None)
+    assert tracking.aliases(model) == {"champion": "2"}
+    with pytest.raises(NotFound):
+        tracking.alias(model, "champion", "99")
+
+
+KILLED = """
+import importlib.util, os, signal, sys
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("suite", sys.argv[1])
+suite = importlib.util.module_from_spec(spec); spec.loader.exec_module(suite)
+suite.die_after(sys.argv[2], sys.argv[3], Path(sys.argv[4]))
+"""
+
+
+def die_after(uri: str, run: str, bundle: Path) -> None:
+    """Die in the middle of a trial: its run exists and its figures do not."""
+    calls = count()
+    real = MlflowClient.log_batch
+
+    def log_batch(self: MlflowClient, *args: object, **kwargs: object) -> object:
+        if next(calls) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, *args, **kwargs)
+
+    MlflowClient.log_batch = log_batch
+    log(MlflowTracking(uri, bundle), run)
+
+
+def test_a_process_killed_halfway_is_finished_by_the_next(
+    tracking: MlflowTracking, client: MlflowClient, run: str, home: Path
+) -> None:
+    tracking.aliases("x")
+    command = [sys.executable, "-c", KILLED, __file__, tracking.address(), run, str(home / "artifacts")]
+    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
+    parent = log(tracking, run)
+    own = client.search_runs([experiment(client)], f"tags.`mulle.run` = '{run}'")
+    assert [found.info.run_id for found in own] == [parent]
+    found = children(client, parent)
+    assert len(found) == 4
+    assert sum("score" in child.data.metrics for child in found) == 3
+    assert {child.info.status for child in found} == {"FINISHED", "FAILED"}
+
+
+def test_the_database_is_for_its_owner_alone(tracking: MlflowTracking, home: Path) -> None:
+    tracking.aliases("x")
+    assert (home / "mlflow.db").stat().st_mode & 0o077 == 0
+    assert not list(home.glob(".mlflow.db.*"))
+
+
+def test_a_server_that_is_away_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    tracking = MlflowTracking(f"sqlite:///{tmp_path}/file/mlflow.db", tmp_path)
+    with pytest.raises(Unavailable):
+        tracking.aliases("x")

@@ -1,0 +1,104 @@
+"""The reference names everything there is: settings, words, errors, commands, metrics."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import mulle
+from mulle.core import errors
+from mulle.core.declare import checks, gates, operate, training
+from mulle.core.records import run as runs
+from mulle.core.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+
+
+def page(name: str) -> str:
+    return (REFERENCE / name).read_text()
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("mulle_docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Settings), ids=lambda f: f.name)
+def test_every_setting_is_told_with_its_variable(field: dataclasses.Field[object]) -> None:
+    row = next((line for line in page("settings.md").splitlines() if line.startswith(f"| `{field.name}` |")), None)
+    assert row is not None, f"docs/reference/settings.md has no row for {field.name}"
+    assert f"`MULLE_{field.name.upper()}`" in row
+    assert field.metadata["doc"], f"core/settings.py says nothing about {field.name}"
+
+
+def test_no_setting_is_told_that_is_gone() -> None:
+    told = [line.split("`")[1] for line in page("settings.md").splitlines() if line.startswith("| `")]
+    assert sorted(told) == sorted(f.name for f in dataclasses.fields(Settings))
+
+
+@pytest.mark.parametrize("word", sorted(mulle._NAMES))
+def test_every_declared_word_is_told(word: str) -> None:
+    assert f"### `ml.{word}" in page("declarations.md")
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_every_error_is_told_with_its_status_and_exit_code(name: str) -> None:
+    kind = getattr(errors, name)
+    row = next((line for line in page("errors.md").splitlines() if line.startswith(f"| `{name}` |")), None)
+    assert row is not None, f"docs/reference/errors.md has no row for {name}"
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1:5] == [f"`{kind.slug}`", str(kind.status), str(kind.exit_code), "yes" if kind.retryable else "no"]
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (checks, ["rows", "unique", "not_null", "one_of", "between", "matches", "sql"]),
+        (gates, ["at_most", "at_least", "no_worse_than_champion", "each_slice", "parity", "p99"]),
+        (training, ["lightgbm", "ridge", "logistic", "random_forest", "extra_trees", "dummy"]),
+        (operate, ["psi", "null_rate", "canary", "immediate"]),
+    ],
+    ids=["checks", "gates", "candidates", "operate"],
+)
+def test_every_check_gate_candidate_and_alarm_is_told(module: ModuleType, words: list[str]) -> None:
+    public = {w for w in module.__all__ if w[0].islower()} - {"holdout"}
+    assert public == set(words), "a word came or went: name it here and in docs/reference/declarations.md"
+    assert all(f"ml.{word}(" in page("declarations.md") for word in words)
+
+
+@pytest.mark.parametrize("trigger", operate.TRIGGERS)
+def test_every_cause_of_a_run_is_told(trigger: str) -> None:
+    assert f"`{trigger}`" in page("declarations.md")
+
+
+@pytest.mark.parametrize("word", [*runs.STAGES, *runs.STATES])
+def test_every_stage_and_state_of_a_run_is_told(word: str) -> None:
+    assert f"`{word}`" in (ROOT / "docs" / "guides" / "loop.md").read_text()
+
+
+def test_every_path_of_the_inference_plane_is_told() -> None:
+    source = ast.parse((ROOT / "src" / "mulle" / "surfaces" / "inference" / "app.py").read_text())
+    texts = {n.value for n in ast.walk(source) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    paths = {t for t in texts if re.fullmatch(r"/[a-z0-9/]+", t)}
+    assert "/v1/labels" in paths
+    assert {p for p in paths if f"{p}`" not in page("http.md")} == set()
+
+
+def test_the_command_line_page_is_what_the_application_says() -> None:
+    assert page("cli.md") == generator().command_line(), "run `make docs` and commit docs/reference/cli.md"
+
+
+def test_every_command_says_what_it_does() -> None:
+    silent = [name for name, command in generator().commands() if not (command.help or "").strip()]
+    assert not silent
