@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mulle.core.clock import Clock, WallClock
 from mulle.core.declare.dataset import Dataset, Files
@@ -17,7 +17,10 @@ from mulle.core.records.base import Json
 from mulle.core.settings import Settings, load_settings
 from mulle.loop.parts import Parts
 
-__all__ = ["environment", "run_task", "wire", "wire_inference"]
+if TYPE_CHECKING:
+    from mulle.lifecycle.serving.runtime import Runtime
+
+__all__ = ["run_task", "wire", "wire_inference"]
 
 # What a compute child imports while it waits for its first task.
 _WARM = (
@@ -92,8 +95,8 @@ def wire(settings: Settings, *, clock: Clock | None = None, project: Project | N
     )
 
 
-def wire_inference(settings: Settings) -> None:
-    """Run the inference plane in this process until it is told to stop.
+def wire_inference(settings: Settings) -> Runtime:
+    """Make the inference plane's runtime; a surface serves it.
 
     Imports nothing that the lean process must not hold: no tracking, no database, no training library.
     """
@@ -101,15 +104,13 @@ def wire_inference(settings: Settings) -> None:
     from mulle.core.records.bundle import Contract
     from mulle.lifecycle.features.read import OnlineReader
     from mulle.lifecycle.serving.runtime import Runtime
-    from mulle.surfaces.inference.app import create_app
-    from mulle.surfaces.inference.serve import serve
 
     online = LmdbOnline(settings.online, readonly=True)
 
     def joiner(contract: Contract) -> OnlineReader:
         return OnlineReader(online, contract.joins)
 
-    serve(settings, create_app(Runtime(settings, joiner), settings))
+    return Runtime(settings, joiner)
 
 
 def run_task(name: str, settings: dict[str, str], arguments: Json) -> Json:
@@ -149,11 +150,6 @@ def run_task(name: str, settings: dict[str, str], arguments: Json) -> Json:
             work, arguments["champion"], arguments["evaluation"], arguments["bundle"], arguments["replay"]
         )
     raise UsageError(f"no task '{name}'", next="this is a defect of Mulle; please report it")
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """Give the settings as environment variables, for a process of ours that is started beside this one."""
-    return {f"MULLE_{f.name.upper()}": str(getattr(settings, f.name)) for f in fields(Settings)}
 
 
 @lru_cache(maxsize=4)

@@ -61,14 +61,14 @@ def test_sequences_are_remembered_over_many_commits_and_by_another_process(lake:
         lake.append("t", rows(n, 1), application=f"segment-{n}", sequence=7)
     other = DeltaLake(str(lake.folder()))
     assert all(other.applied("t", f"segment-{n}") == 7 for n in range(25))
-    assert other.append("t", rows(), application="segment-0", sequence=7) == 24
+    assert other.append("t", rows(), application="segment-0", sequence=7) == other.version("t")
     assert len(ids(other, "t")) == 25
 
 
 def test_an_older_version_can_be_read(lake: Lake) -> None:
     versions = [lake.append("t", rows(10 * n), application="a", sequence=n) for n in range(3)]
-    assert versions == [0, 1, 2]
-    assert lake.version("t") == 2
+    assert versions == sorted(set(versions))
+    assert lake.version("t") == versions[-1]
     assert [len(ids(lake, "t", version)) for version in versions] == [3, 6, 9]
 
 
@@ -92,7 +92,7 @@ def test_unknown_tables_and_versions_are_not_found(lake: Lake) -> None:
     with pytest.raises(NotFound):
         lake.scan("t")
     lake.append("t", rows(), application="a", sequence=0)
-    for version in (1, -1):
+    for version in (2, -1):
         with pytest.raises(NotFound):
             lake.scan("t", version)
 
@@ -200,14 +200,15 @@ def test_two_processes_with_one_application_write_each_sequence_once(lake: Lake)
 def test_two_writers_that_make_one_table_at_once_write_a_sequence_once(lake: Lake) -> None:
     def write(table: str, start_line: Barrier) -> None:
         other = DeltaLake(str(lake.folder()))
-        start_line.wait()
-        other.append(table, rows(), application="same", sequence=0)
+        for sequence in range(3):
+            start_line.wait()
+            other.append(table, rows(10 * sequence), application="same", sequence=sequence)
 
     with ThreadPoolExecutor(4) as pool:
-        for n in range(25):
+        for n in range(15):
             start_line = Barrier(4)
             list(pool.map(write, [f"t{n}"] * 4, [start_line] * 4))
-    assert [len(ids(lake, f"t{n}")) for n in range(25)] == [3] * 25
+    assert [len(ids(lake, f"t{n}")) for n in range(15)] == [9] * 15
 
 
 def test_a_process_killed_after_its_write_does_not_double_it(lake: Lake) -> None:

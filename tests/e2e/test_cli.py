@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import polars as pl
@@ -108,6 +110,38 @@ def test_the_python_door_answers_like_the_server(mulle, server):
     with pytest.raises(ContractError, match="mean_radius is missing"):
         opened.load("diagnosis").predict(pl.DataFrame({"sample_id": ["x"]}))
     assert opened.history("diagnosis", at="2001-01-01")["routes"] == []
+
+
+def test_up_serves_page_api_and_predictions_refuses_a_second_engine_and_ends_in_order(mulle):
+    ports = {"MULLE_INFERENCE_PORT": str(free_port()), "MULLE_PORT": str(free_port()), "MULLE_TICK": "1s"}
+    environment = mulle.environment | ports
+    process = subprocess.Popen([*MULLE, "up"], cwd=mulle.folder, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        page = fetched(f"http://127.0.0.1:{ports['MULLE_PORT']}/", process)
+        assert "diagnosis is healthy: version 1 answers all traffic" in page
+        fetched(f"http://127.0.0.1:{ports['MULLE_INFERENCE_PORT']}/v2/health/ready", process)
+        status = json.loads(mulle("status", "--json"))
+        assert (status["engine"]["state"], status["engine"]["pid"]) == ("running", process.pid)
+        second = subprocess.run([*MULLE, "up"], cwd=mulle.folder, env=environment, capture_output=True, text=True, check=False)
+        assert second.returncode == 1
+        assert str(process.pid) in second.stderr
+    finally:
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, told
+    assert json.loads(mulle("status", "--json"))["engine"]["state"] == "stopped"
+
+
+def fetched(url: str, process: subprocess.Popen[str]) -> str:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(url) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_the_bundle_is_a_model_for_mlflow_too(mulle):

@@ -25,7 +25,7 @@ from mulle.core.records.run import STAGES
 from mulle.kernel.faults import point
 from mulle.loop.lock import Lock, hold
 
-__all__ = ["Engine", "Observer", "Step"]
+__all__ = ["Engine", "Observer", "Step", "prepare"]
 
 Step = Callable[[str, Json], Json]
 """A stage: run id and the earlier stages' results by name, to a small JSON result; ``{"rejected": why}`` ends the run."""
@@ -321,6 +321,7 @@ class Engine:
 
     def _end(self, run: str, end: Json) -> Json:
         self._retried("end", lambda: self._observe.state(run, end["state"], end["reason"]))
+        point("after:end")
         return end
 
     def _retried(self, name: str, work: Callable[[], T]) -> T:
@@ -388,3 +389,8 @@ def _register_queue(vendor: Any, url: str, serializer: Any) -> None:
         client.register_queue(_QUEUE, worker_concurrency=1, polling_interval_sec=_POLL, application_name=_NAME)
     finally:
         client.destroy()
+
+
+def prepare() -> None:
+    """Import what an engine needs, which takes a second; for a thread that has nothing else to do."""
+    import dbos  # noqa: F401

@@ -147,10 +147,8 @@ def _columns(contract: Contract, version: ModelVersion) -> dict[str, list[str]]:
 
 
 def _route(parts: Parts, prediction: Json) -> Json:
-    # On a replay clock routes are in force by the row's own time, on the wall clock by when the answer was given.
-    moments = [instant(prediction["created_at"]), instant(prediction["time"])]
-    if parts.settings.clock == "rows":
-        moments.reverse()
+    # In force when the answer was given; a server on its rows' clock goes by the row's own time.
+    moments = (instant(prediction["created_at"]), instant(prediction["time"]))
     deployments = parts.metadata.deployments.of(prediction["model"])
     found = None
     for moment in moments:

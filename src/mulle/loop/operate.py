@@ -14,6 +14,7 @@ from mulle.core.records.base import Cause, Json
 from mulle.core.records.deployment import Deployment, champion_of, current
 from mulle.core.records.model import ModelVersion
 from mulle.core.records.run import Run, RunEvent
+from mulle.kernel.faults import point
 from mulle.kernel.project import code_files, git_commit
 from mulle.lifecycle.rollout.plan import canary_of, first_deployment, roll_back
 from mulle.lifecycle.rollout.plan import promote as promote_canary
@@ -171,7 +172,9 @@ def rollback(parts: Parts, model: str, *, by: str, to: int | None = None, why: s
 def add_deployment(parts: Parts, deployment: Deployment) -> Deployment:
     """Append a deployment, publish the routes and move MLflow's aliases: the one way a pointer moves."""
     parts.metadata.deployments.add(deployment)
+    point("during:deploy:recorded")
     publish_routes(parts)
+    point("during:deploy:routed")
     project_aliases(parts, deployment.model)
     return deployment
 

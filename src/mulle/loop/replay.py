@@ -7,22 +7,14 @@ holds from a declared lag later, so that requests keep flowing while the loop th
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from mulle.core.clock import ReplayClock, rfc3339
 from mulle.core.declare.model import Model
-from mulle.core.errors import Refused, Unavailable
+from mulle.core.errors import Refused
 from mulle.core.records.base import Cause, Json
 from mulle.core.records.dataset import DatasetVersion, Quarantine
 from mulle.core.records.run import Run, run_state
@@ -36,6 +28,7 @@ from mulle.loop.operate import start_run
 from mulle.loop.parts import Parts
 from mulle.loop.runner import open_engine
 from mulle.loop.score import summarise
+from mulle.loop.server import free_port, inference_server
 from mulle.loop.tick import tick
 from mulle.loop.traffic import Event, Traffic
 
@@ -134,8 +127,9 @@ def replay(parts: Parts, name: str, options: ReplayOptions, said: Said) -> Json:
     with open_engine(parts, lag=options.lag + model.retrain.takes, replay=True, readers=readers) as engine:
         state = _State(loaded=options.start, drills=sorted(options.drills, key=lambda d: d.at))
         first = _first_model(parts, engine, model, past, options, said)
-        with _server(parts) as port:
-            traffic = _played(parts, engine, past, options, state, said, port)
+        settings = replace(parts.settings, clock="rows", inference_port=free_port(parts.settings.host))
+        with inference_server(settings):
+            traffic = _played(parts, engine, past, options, state, said, settings.inference_port)
     drain(log_folder(parts.settings.home), parts.lake, now=parts.clock.now())
     account = summarise(parts, model, frozen=first, start=options.start, end=options.end, score_from=options.score_from)
     return {
@@ -317,49 +311,3 @@ def _moments(options: ReplayOptions) -> Iterator[datetime]:
     while moment <= options.end:
         yield moment
         moment += options.step
-
-
-@contextmanager
-def _server(parts: Parts) -> Iterator[int]:
-    """Run the real inference server beside this process, on a free port, each row's own time as its clock."""
-    settings = replace(parts.settings, clock="rows", inference_port=_free_port(parts.settings.host))
-    told = {f"MULLE_{k.upper()}": str(v) for k, v in _values(settings).items()}
-    with (parts.settings.home / "serve.log").open("ab") as log:
-        command = [sys.executable, "-m", "mulle", "serve"]
-        process = subprocess.Popen(command, env={**os.environ, **told}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        _wait_ready(settings.host, settings.inference_port, process, parts.settings.home / "serve.log")
-        yield settings.inference_port
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def _values(settings: object) -> Mapping[str, object]:
-    from dataclasses import asdict
-
-    return asdict(settings)  # type: ignore[call-overload,no-any-return]
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_ready(host: str, port: int, process: subprocess.Popen[bytes], log: Path, timeout: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        try:
-            with urlopen(f"http://{host}:{port}/v2/health/ready", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except (URLError, OSError):
-            time.sleep(0.05)
-    tail = log.read_text(errors="replace")[-800:] if log.exists() else ""
-    raise Unavailable(f"the inference server did not become ready: {tail}", next=f"look at {log}")

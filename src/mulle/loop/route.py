@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from mulle.core.errors import NotFound
@@ -27,19 +29,11 @@ def publish_routes(parts: Parts) -> RoutingTable:
     RoutingTable
         What was written; its generation counts deployments, so the same records give the same table.
     """
-    deployments = parts.metadata.deployments.all()
-    by_model: dict[str, list[Deployment]] = {}
-    for deployment in deployments:
-        by_model.setdefault(deployment.model, []).append(deployment)
-    table = RoutingTable(
-        generation=len(deployments),
-        models={
-            model: ModelRoutes(deployments=tuple(_routed(parts, d) for d in found[-_KEPT:])) for model, found in by_model.items()
-        },
-    )
     path = routes_path(parts)
-    if not path.exists() or read_routes(path) != table:
-        write_routes(path, table)
+    with _alone(path):
+        table = _table(parts)
+        if not path.exists() or read_routes(path) != table:
+            write_routes(path, table)
     return table
 
 
@@ -70,6 +64,28 @@ def project_aliases(parts: Parts, model: str) -> dict[str, str]:
         if present.get(alias) != target:
             tracking.alias(model, alias, target)
     return {alias: target for alias, target in wanted.items() if target is not None}
+
+
+def _table(parts: Parts) -> RoutingTable:
+    deployments = parts.metadata.deployments.all()
+    by_model: dict[str, list[Deployment]] = {}
+    for deployment in deployments:
+        by_model.setdefault(deployment.model, []).append(deployment)
+    return RoutingTable(
+        generation=len(deployments),
+        models={
+            model: ModelRoutes(deployments=tuple(_routed(parts, d) for d in found[-_KEPT:])) for model, found in by_model.items()
+        },
+    )
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    # Who read the deployments first must not write last: serving would go back to a table that was superseded.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _routed(parts: Parts, deployment: Deployment) -> Routed:

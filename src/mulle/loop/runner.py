@@ -12,6 +12,7 @@ from mulle.core.hashing import derived_id
 from mulle.core.ports.source import SourceReader
 from mulle.core.records.base import Cause, Json
 from mulle.core.records.run import Run, RunEvent
+from mulle.kernel.faults import point
 from mulle.loop.engine import Engine
 from mulle.loop.lock import holder
 from mulle.loop.operate import start_run
@@ -23,6 +24,9 @@ __all__ = ["FINAL", "Progress", "Recorder", "open_engine", "run_model"]
 
 FINAL = ("succeeded", "rejected", "failed", "cancelled")
 """States that a run does not leave."""
+
+_WAITING = 1000
+"""Queued runs that are looked for at a start."""
 
 Progress = Callable[[str, str, str, float], None]
 """Told of run, stage (or ``state``), its state and its seconds."""
@@ -65,7 +69,7 @@ def open_engine(
     replay: bool = False,
     readers: Mapping[str, SourceReader] | None = None,
 ) -> Iterator[Engine]:
-    """Start the home's engine, which first goes on with unfinished runs; close it at the end.
+    """Start the home's engine, which first goes on with unfinished and queued runs; close it at the end.
 
     Raises
     ------
@@ -77,6 +81,9 @@ def open_engine(
     engine.start()
     try:
         publish_routes(parts)
+        # A run that was recorded by a process that died before it told the engine would wait for ever.
+        for run in reversed(parts.metadata.runs.list(state="queued", limit=_WAITING)):
+            engine.submit(run.id)
         yield engine
     finally:
         engine.close()
@@ -99,6 +106,7 @@ def run_model(
         Its state is in its events.
     """
     run = start_run(parts, model, causes=causes, options=options)
+    point("before:submit")
     if holder(parts.settings.home / "engine.lock") is None:
         try:
             with open_engine(parts, progress=progress) as engine:

@@ -41,7 +41,7 @@ def summarise(
     -------
     dict
         ``rows``, ``labelled``, ``never``, ``promotions``, ``held_back``, ``{metric}_frozen``, ``{metric}_mulle``,
-        ``improvement`` (share, 0 to 1), ``by_month``, ``policies``, ``runs``, ``alerts``, ``deployments``.
+        ``improvement`` (share, 0 to 1), ``by_month``, ``by_day``, ``policies``, ``runs``, ``alerts``, ``deployments``.
     """
     rows = scored_rows(parts, model, frozen=frozen, start=start, end=end)
     metric = model.metric
@@ -51,16 +51,8 @@ def summarise(
     promotions = [d for d in deployments if d["action"] == "promote" and d["by"] == "loop"]
     held_back = _held_back(parts, runs, deployments)
     alerts = _alerts(parts, model)
-    policies = {
-        "frozen": {"score": before, "retrainings": 0, "promotions": 0, "held_back": 0, "alerts": 0},
-        "declared": {
-            "score": after,
-            "retrainings": len(runs) - 1,
-            "promotions": len(promotions),
-            "held_back": len(held_back),
-            "alerts": len(alerts),
-        },
-    }
+    counts = {"retrainings": len(runs) - 1, "promotions": len(promotions), "held_back": len(held_back), "alerts": len(alerts)}
+    policies = {"frozen": {"score": before, **dict.fromkeys(counts, 0)}, "declared": {"score": after, **counts}}
     return {
         "model": model.name,
         "metric": metric,
@@ -76,6 +68,7 @@ def summarise(
         f"{metric}_mulle": after,
         "improvement": None if not before or after is None else 1 - after / before,
         "by_month": _by_month(rows),
+        "by_day": _by_day(rows),
         "policies": policies,
         "runs": runs,
         "alerts": alerts,
@@ -141,15 +134,27 @@ def _logged_shares(rows: pl.DataFrame, predictor: Predictor) -> np.ndarray:
 
 
 def _by_month(rows: pl.DataFrame) -> list[Json]:
+    return [] if rows.is_empty() else _scores(rows, "month", "%Y-%m").to_dicts()
+
+
+def _by_day(rows: pl.DataFrame) -> list[Json]:
+    """Give each day's scores and how many rows each version answered."""
     if rows.is_empty():
         return []
-    months = (
+    day = pl.col("time").dt.strftime("%Y-%m-%d").alias("day")
+    answered: dict[str, Json] = {}
+    for at, version, count in rows.group_by(day, "version").len().sort("day", "version").rows():
+        answered.setdefault(at, {})[str(version)] = count
+    return [{**scores, "versions": answered[scores["day"]]} for scores in _scores(rows, "day", "%Y-%m-%d").to_dicts()]
+
+
+def _scores(rows: pl.DataFrame, name: str, form: str) -> pl.DataFrame:
+    return (
         rows.filter("labelled")
-        .group_by(pl.col("time").dt.strftime("%Y-%m").alias("month"))
+        .group_by(pl.col("time").dt.strftime(form).alias(name))
         .agg(pl.len().alias("rows"), pl.col("frozen_loss").mean().alias("frozen"), pl.col("loss").mean().alias("mulle"))
-        .sort("month")
+        .sort(name)
     )
-    return months.to_dicts()
 
 
 def _mean(rows: pl.DataFrame, column: str) -> float | None:

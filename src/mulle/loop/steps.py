@@ -6,6 +6,7 @@ after a crash writes the same thing again. Compute happens in child processes (`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -69,6 +70,7 @@ class Steps:
 
     def ingest(self, run_id: str, results: Json) -> Json:
         """Stage what each dataset's source has to give."""
+        del results
         run, model = self._run(run_id)
         until = run.cutoff if self.replay else None
         staged: dict[str, Json | None] = {}
@@ -110,6 +112,7 @@ class Steps:
             return {"rejected": "; ".join(refused)}
         versions = {d.name: to_json(self._version(d.name)) for d in needed(model)}
         refresh_online(self.parts, self.parts.clock.now())
+        point("during:publish:online")
         return {"versions": {name: {**v, "checks": []} for name, v in versions.items()}}
 
     def features(self, run_id: str, results: Json) -> Json:
@@ -120,9 +123,9 @@ class Steps:
         """Search candidates and parameters, in a child; record the trials."""
         _, model = self._run(run_id)
         timeout = None if self.replay else model.search.timeout.total_seconds()
-        found = self._task("search", run_id, results, timeout=timeout, warm=self._warm(model))
-        point("during:search")
+        found = self._kept("search", run_id, results, timeout=timeout, warm=self._warm(model))
         self.parts.metadata.runs.add_trials([from_json(Trial, {**t, "run": run_id}) for t in found["trials"]])
+        point("during:search:recorded")
         return found
 
     def evaluate(self, run_id: str, results: Json) -> Json:
@@ -139,7 +142,7 @@ class Steps:
         """Compare with the champion, in a child; judge every gate and record the verdicts."""
         _, model = self._run(run_id)
         best = champion(self.parts, model)
-        answer = self._task(
+        answer = self._kept(
             "gate",
             run_id,
             results,
@@ -148,9 +151,9 @@ class Steps:
             bundle=results["bundle"],
             replay=self.replay,
         )
-        point("during:gate")
         gates = [from_json(GateResult, g) for g in answer["gates"]]
         self.parts.metadata.runs.add_gates(run_id, gates)
+        point("during:gate:recorded")
         if not answer["accepted"]:
             self._log(run_id, results, gates)
             failed = [g for g in gates if g.verdict in ("fail", "not_enough_evidence")]
@@ -183,6 +186,7 @@ class Steps:
         )
         point("during:register")
         tracked = self._log(run_id, results, self.parts.metadata.runs.gates(run_id), version)
+        point("during:register:tracked")
         self.parts.metadata.models.set_tracking(version.id, tracked)
         return {"version": version.version, "tracking": tracked}
 
@@ -191,9 +195,8 @@ class Steps:
         run, model = self._run(run_id)
         version = results["register"]["version"]
         known = [d for d in self.parts.metadata.deployments.of(model.name) if any(c.id == run_id for c in d.causes)]
-        if known:
-            return {"deployment": known[0].id, "action": known[0].action}
-        deployment = self._first_deployment(run, model, version)
+        # One that is known may have been recorded by a process that died before routes and aliases followed.
+        deployment = known[0] if known else self._first_deployment(run, model, version)
         point("during:roll_out")
         add_deployment(self.parts, deployment)
         return {"deployment": deployment.id, "action": deployment.action}
@@ -226,7 +229,20 @@ class Steps:
         versions = results["publish"]["versions"]
         tags |= {f"mulle.data.{name}": str(v["version"]) for name, v in versions.items()}
         parent = tracking.log_run(run, self.parts.metadata.runs.trials(run_id), results["evaluate"]["metrics"], list(gates), tags)  # type: ignore[call-overload]
+        point("during:log")
         return {"run_id": parent} if version is None else tracking.register(version, Path(version.address), parent)
+
+    def _kept(self, name: str, run_id: str, results: Json, *, timeout: float | None = None, **arguments: object) -> Json:
+        # What is recorded and what the run goes on with must be one answer: clocks decide when a search ends, so a step
+        # that runs again would find other trials than those that are recorded.
+        path = self.parts.settings.home / "runs" / run_id / f"{name}.json"
+        if path.exists():
+            return dict(json.loads(path.read_text()))
+        answer = self._task(name, run_id, results, timeout=timeout, **arguments)
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(answer))
+        temporary.replace(path)
+        return answer
 
     def _task(self, name: str, run_id: str, results: Json, *, timeout: float | None = None, **arguments: object) -> Json:
         run, model = self._run(run_id)
@@ -246,7 +262,9 @@ class Steps:
             },
         }
         # The search bounds itself; the process is killed only when it overstays by far.
-        return self.parts.compute().call(_TASK, payload, timeout=None if timeout is None else 3 * timeout + 600)
+        answer = self.parts.compute().call(_TASK, payload, timeout=None if timeout is None else 3 * timeout + 600)
+        point(f"during:{name}")
+        return answer
 
     def _run(self, run_id: str) -> tuple[Run, Model]:
         run = self.parts.metadata.runs.get(run_id)

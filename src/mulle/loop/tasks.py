@@ -148,7 +148,12 @@ def joined_rows(work: Work, model: Model) -> pl.DataFrame:
         )
     known = known.sort(dataset.time, maintain_order=True) if dataset.time else known
     inputs = raw_inputs(version.schema, hidden=model.hidden, key=dataset.key, time=dataset.time)
-    joined = join_offline(cast_inputs(known.select(f.name for f in inputs), inputs), model.features, _tables(work, model.features), bulk=version.bulk)
+    joined = join_offline(
+        cast_inputs(known.select(f.name for f in inputs), inputs),
+        model.features,
+        _tables(work, model.features),
+        bulk=version.bulk,
+    )
     time = known[dataset.time] if dataset.time else pl.Series([None] * known.height, dtype=pl.Datetime("us", "UTC"))
     return joined.with_columns(known[model.target].alias(TARGET), time.alias(TIME))
 

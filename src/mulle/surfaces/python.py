@@ -77,13 +77,13 @@ class OpenProject:
 
         return history_view(self._parts, model, at=at)
 
-    def replay(self, model: str, start: str | datetime, end: str | datetime, **options: object) -> dict[str, Any]:
+    def replay(self, model: str, start: str | datetime, end: str | datetime) -> dict[str, Any]:
         """Play the loop over history in a home of its own; return what ``mulle replay --json`` prints."""
         from mulle.core.clock import instant
-        from mulle.loop.replay import replay as play
+        from mulle.surfaces.replays import play
 
         self._parts.project.model(model)
-        return play(self._parts, model, instant(start), instant(end), options, None)
+        return play(self._parts.settings, self._parts.project, model, instant(start), instant(end), lambda _: None)
 
     def status(self) -> dict[str, Any]:
         """Say how each model stands."""

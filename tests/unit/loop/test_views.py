@@ -206,11 +206,6 @@ def test_explain_walks_the_whole_chain_of_a_prediction(home):
         explain_view(home.parts, "p9")
 
 
-def test_explain_on_a_replay_clock_goes_by_the_rows_own_time(home):
-    parts = replace(home.parts, settings=replace(home.parts.settings, clock="rows"))
-    assert explain_view(parts, "p1")["route"]["deployment"]["id"] == "deployment-1"
-
-
 def test_an_empty_home_shows_nothing_and_does_not_fail(home, tmp_path):
     from mulle.adapters.lake.delta import DeltaLake
     from mulle.adapters.metadata.connect import open_metadata

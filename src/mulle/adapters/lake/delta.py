@@ -41,9 +41,9 @@ class DeltaLake:
     >>> import tempfile
     >>> lake = DeltaLake(tempfile.mkdtemp())
     >>> lake.append("data/planes", pl.DataFrame({"tailnum": ["N14228"]}), application="run-1", sequence=1)
-    0
+    1
     >>> lake.append("data/planes", pl.DataFrame({"tailnum": ["N14228"]}), application="run-1", sequence=1)
-    0
+    1
     >>> lake.scan("data/planes").collect().height
     1
     """
@@ -61,7 +61,8 @@ class DeltaLake:
     def append(self, table: str, rows: pl.DataFrame, *, application: str, sequence: int, partition_by: Sequence[str] = ()) -> int:
         """Append rows in one transaction; see the port.
 
-        Integers are widened into floats and into wider integers; any other change of a column's type is refused.
+        Integers are widened into floats and into wider integers; any other change of a column's type is refused. A
+        table is made empty as version 0, so its first rows are version 1.
         """
         address = self.address(table)
         with self._lock:

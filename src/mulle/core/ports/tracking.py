@@ -15,6 +15,10 @@ __all__ = ["Tracking"]
 class Tracking(Protocol):
     """A projection of the records. Every call looks for its own tag before it creates, so repeating one is harmless."""
 
+    def prepare(self) -> None:
+        """Start whatever is slow to start, in the background; returns at once, failures show at the first other call."""
+        ...
+
     def log_run(
         self,
         run: Run,

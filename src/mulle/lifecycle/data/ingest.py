@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
 import polars as pl
 
@@ -19,6 +19,7 @@ from mulle.core.ports.source import SourceReader
 from mulle.core.records.base import Cause, Json
 from mulle.core.records.dataset import CheckResult, DatasetVersion, Quarantine, verdict_of
 from mulle.kernel.dtypes import INSTANT, dtype_of, dtype_text, schema_text
+from mulle.kernel.faults import point
 from mulle.lifecycle.data.version import BATCH, INGESTED, content_hash, table_name
 
 __all__ = ["Staged", "publish", "stage", "staged_rows"]
@@ -154,27 +155,41 @@ def publish(
         return latest
     rows = staged_rows(staged, lake)
     number = previous.version + 1 if previous else 1
-    table = table_name(dataset.name)
-    lake_version = _append(lake, table, rows, dataset.name, staged.batch, number)
+    lake_version = _append(lake, table_name(dataset.name), rows, dataset.name, staged.batch, number)
     version = DatasetVersion(
         id=id,
         created_at=now,
         causes=tuple(causes),
         dataset=dataset.name,
         version=number,
-        rows=(previous.rows if previous else 0) + rows.height,
-        added=rows.height,
-        hash=hash_json([previous.hash if previous else "", content_hash(rows)]),
-        schema={**schema_text(rows), **(previous.schema if previous else {})},
-        table=table,
         lake_version=lake_version,
         positions=staged.positions,
         bulk=bulk,
         checks=tuple(results),
+        **_content(dataset.name, rows, previous),
     )
     published = datasets.add(version)
+    point("during:publish:recorded")
     lake.unpark(_staging(dataset.name, staged.batch))
     return published
+
+
+class _Content(TypedDict):
+    table: str
+    rows: int
+    added: int
+    hash: str
+    schema: dict[str, str]
+
+
+def _content(dataset: str, rows: pl.DataFrame, previous: DatasetVersion | None) -> _Content:
+    return _Content(
+        table=table_name(dataset),
+        rows=(previous.rows if previous else 0) + rows.height,
+        added=rows.height,
+        hash=hash_json([previous.hash if previous else "", content_hash(rows)]),
+        schema={**schema_text(rows), **(previous.schema if previous else {})},
+    )
 
 
 def _staging(dataset: str, batch: str) -> str:
@@ -193,7 +208,9 @@ def _append(lake: Lake, table: str, rows: pl.DataFrame, dataset: str, batch: str
         # run that was given up left them (they passed its checks), ours must still get in, under a later number.
         ours = lake.scan(table).filter(pl.col(BATCH) == batch).select(pl.len()).collect().item()
         number = number if ours else done + 1
-    return lake.append(table, rows, application=application, sequence=number)
+    version = lake.append(table, rows, application=application, sequence=number)
+    point("during:publish:appended")
+    return version
 
 
 def _turn_away(
@@ -213,10 +230,12 @@ def _turn_away(
     except NotFound:  # moved by an earlier attempt
         rows = lake.parked(name)
     address = lake.park(name, rows)
+    point("during:quarantine")
     after = {"version": previous.version if previous else 0, "positions": staged.positions}
     lake.park(_aside(dataset, "_positions"), pl.DataFrame({"json": [json.dumps(after)]}))
     record = Quarantine(id=id, created_at=now, causes=causes, dataset=dataset, rows=staged.rows, address=address, checks=results)
     datasets.add_quarantine(record)
+    point("during:quarantine:recorded")
     lake.unpark(_staging(dataset, staged.batch))
     return record
 

@@ -55,11 +55,10 @@ def failing_rows(query: str, name: str, rows: pl.DataFrame) -> tuple[int, pl.Dat
             "lock_configuration = true",
         ):
             connection.execute(f"set {setting}")
-        counted = connection.execute(f"select count(*) from ({text}\n)").fetchone()
-        answer = connection.execute(f"select * from ({text}\n) limit {_SAMPLES}")
-        names = [column[0] for column in answer.description or ()]
-        values = answer.fetchall()
-        return (counted or (0,))[0], pl.DataFrame(values, schema=names, orient="row", infer_schema_length=None, strict=False)
+        counted = connection.execute(f"select count(*) from ({text}\n)").fetchall()
+        # Through Arrow: as Python values, DuckDB's instants would want pytz.
+        sample = connection.sql(f"select * from ({text}\n) limit {_SAMPLES}").to_arrow_table()
+        return int(counted[0][0]), pl.DataFrame(sample)
     except duckdb.Error as error:
         raise DataError(str(error).splitlines()[0], next="mend the check's SQL", query=text) from error
     finally:

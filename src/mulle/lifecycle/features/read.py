@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import polars as pl
@@ -76,7 +77,7 @@ class OnlineReader:
             instant, values = answer
             moment = instant if spec.kind == "history" else values.get("_t")
             if moment is not None:
-                freshness[i][spec.name] = rfc3339(EPOCH + timedelta(microseconds=moment))
+                freshness[i][spec.name] = _stamp(moment)
             if spec.kind == "history":
                 usable = instant == moments[i]
             else:
@@ -103,6 +104,11 @@ class _Column:
         if self._stored is self._dtype:
             return series
         return (series.cast(pl.Int32) if self._dtype == pl.Date else series).cast(self._dtype)
+
+
+@lru_cache(maxsize=4096)
+def _stamp(moment: int) -> str:
+    return rfc3339(EPOCH + timedelta(microseconds=moment))
 
 
 def _instants(frame: pl.DataFrame, time: str | None, now: datetime) -> list[int]:

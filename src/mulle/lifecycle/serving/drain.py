@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from mulle.core.ports.lake import Lake
 from mulle.core.records.prediction import LABELS, PREDICTIONS
+from mulle.kernel.faults import point
 from mulle.lifecycle.serving.log import SUFFIX, Record, read_records
 from mulle.lifecycle.serving.progress import read_progress, write_progress
 from mulle.lifecycle.serving.rows import label_rows, prediction_rows
@@ -84,20 +85,23 @@ def _segment(path: Path, kind: str, table: str, lake: Lake, progress: dict[str, 
             progress[path.name] = (size, begun)
             return 0
         start, count = lake.applied(table, path.stem) or 0, 0
-        while records := _read(file, start):
+        # What is written meanwhile waits for the next drain: one commit instead of a chase.
+        while start < size and (records := _read(file, start, size)):
             count += _append(records, kind, table, path.stem, lake)
             start = records[-1].end
         progress[path.name] = (start, begun)
         if dead:
             _finish(path, start, size)
+            point("during:drain:finished")
     return count
 
 
-def _read(file: BinaryIO, start: int) -> list[Record]:
+def _read(file: BinaryIO, start: int, end: int) -> list[Record]:
+    # Only up to the size first seen: a drain that ran after a busy writer would never arrive.
     length = _CHUNK
     while True:
         file.seek(start)
-        data = file.read(length)
+        data = file.read(min(length, end - start))
         records = list(read_records(data, start))
         if records or len(data) < length:
             return records
@@ -108,6 +112,7 @@ def _append(records: list[Record], kind: str, table: str, application: str, lake
     make = next(make for name, _, make in _KINDS if name == kind)
     rows = make([record.payload for record in records])
     lake.append(table, rows, application=application, sequence=records[-1].end, partition_by=["day"])
+    point("during:drain")
     return rows.height
 
 

@@ -25,7 +25,7 @@ def fresh_ids(microseconds: int, count: int) -> list[str]:
     Examples
     --------
     >>> ids = fresh_ids(1_362_096_000_000_000, 3)
-    >>> [i[:10] for i in ids] == ["013N9H2T00"] * 3, len(set(ids)), {len(i) for i in ids}
+    >>> [i[:10] for i in ids] == ["017MHKZ300"] * 3, len(set(ids)), {len(i) for i in ids}
     (True, 3, {26})
     """
     # Ten bytes are sixteen letters of base 32 with nothing left over, so one call encodes a whole batch.

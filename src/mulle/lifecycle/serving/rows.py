@@ -8,9 +8,6 @@ from typing import Any
 import orjson
 import polars as pl
 
-from mulle.core.clock import instant
-from mulle.core.records.base import from_json
-from mulle.core.records.prediction import Label
 from mulle.kernel.keys import key_text
 
 __all__ = ["LABEL_SCHEMA", "PREDICTION_SCHEMA", "label_rows", "prediction_rows"]
@@ -92,17 +89,18 @@ def label_rows(payloads: Sequence[bytes]) -> pl.DataFrame:
     polars.DataFrame
         With `LABEL_SCHEMA`; ``day`` is that of ``known_at``.
     """
-    labels = [from_json(Label, item) for payload in payloads for item in orjson.loads(payload)]
-    rows = [
-        {
-            "id": label.id, "created_at": label.created_at, "model": label.model, "prediction_id": label.prediction_id,
-            "key": _text(label.key), "time": label.time, "value": _value(label.value), "reason": label.reason,
-            "known_at": label.known_at, "by": label.by, "day": f"{instant(label.known_at):%Y-%m-%d}",
-            "key_text": key_text(list(label.key.values())) if label.key else None,
-        }
-        for label in labels
-    ]  # fmt: skip
-    return pl.DataFrame(rows, schema=LABEL_SCHEMA)
+    labels = [item for payload in payloads for item in orjson.loads(payload)]
+    instants = ("created_at", "time", "known_at")
+    columns: dict[str, list[Any]] = {n: [label.get(n) for label in labels] for n in LABEL_SCHEMA if n not in ("day", "key_text")}
+    keys = columns["key"]
+    columns["key_text"] = [key_text(list(key.values())) if key else None for key in keys]
+    columns["key"] = [_text(key) for key in keys]
+    columns["value"] = [_value(value) for value in columns["value"]]
+    schema = {n: pl.String() if n in instants else t for n, t in LABEL_SCHEMA.items() if n != "day"}
+    # The log writes instants as RFC 3339, with or without a fraction: chrono's %+ reads both.
+    read = [pl.col(n).str.to_datetime("%+", time_unit="us", time_zone="UTC") for n in instants]
+    frame = pl.DataFrame(columns, schema=schema).with_columns(read)
+    return frame.with_columns(day=pl.col("known_at").dt.strftime("%Y-%m-%d")).select(list(LABEL_SCHEMA))
 
 
 def _value(value: float | str | None) -> str | None:

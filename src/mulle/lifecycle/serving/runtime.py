@@ -62,7 +62,7 @@ class Runtime:
         self._openers = ThreadPoolExecutor(1, thread_name_prefix="mulle-open")
         self._workers = ThreadPoolExecutor(2, thread_name_prefix="mulle-score")
         self._shelf = Shelf(joiner)
-        self.table = Table(settings.home / ROUTES, self._shelf, self._openers, by_row=self._by_row)
+        self.table = Table(settings.home / ROUTES, self._shelf, self._openers, self._clock, by_row=self._by_row)
         folder = log_folder(settings.home)
         self._predictions = Segment(folder, "predictions", fsync=settings.fsync)
         self._labels = Segment(folder, "labels", fsync=settings.fsync)

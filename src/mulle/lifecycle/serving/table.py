@@ -10,10 +10,9 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from datetime import UTC, datetime
 from pathlib import Path
 
-from mulle.core.clock import EPOCH
+from mulle.core.clock import EPOCH, Clock
 from mulle.core.errors import MulleError, NotFound, Unavailable
 from mulle.kernel.routes import ModelRoutes, Routed, RoutedVersion, RoutingTable, in_force, read_routes
 from mulle.lifecycle.serving.score import Ready
@@ -38,6 +37,7 @@ class Table:
     shelf : Shelf
     executor : Executor
         Where bundles are opened, so that no answer waits for it.
+    clock : Clock
     by_row : bool
         Rows choose by their own time, so every kept deployment must be ready; else those from now on.
 
@@ -49,8 +49,8 @@ class Table:
         Model to why its newest routes are not in force.
     """
 
-    def __init__(self, path: Path, shelf: Shelf, executor: Executor, *, by_row: bool) -> None:
-        self._path, self._shelf, self._executor, self._by_row = path, shelf, executor, by_row
+    def __init__(self, path: Path, shelf: Shelf, executor: Executor, clock: Clock, *, by_row: bool) -> None:
+        self._path, self._shelf, self._executor, self._clock, self._by_row = path, shelf, executor, clock, by_row
         self._stamp: tuple[int, int, int] | None = None
         self._routed: dict[str, ModelRoutes] = {}
         self._ready: OrderedDict[str, tuple[Ready, ...]] = OrderedDict()
@@ -137,7 +137,7 @@ class Table:
                 loaded = await loop.run_in_executor(self._executor, self._shelf.get, model, route)
             except MulleError as error:
                 raise _not_loaded(model, error) from error
-        current = in_force(self._routed[model].deployments, datetime.now(UTC))
+        current = in_force(self._routed[model].deployments, self._clock.now())
         modes = {r.version: r.mode for r in current.routes} if current else {}
         mode = modes.get(version, "pinned")
         alone = RoutedVersion(
@@ -204,7 +204,7 @@ class Table:
     def _needed(self, routes: ModelRoutes) -> Sequence[Routed]:
         if self._by_row:
             return routes.deployments
-        current = in_force(routes.deployments, datetime.now(UTC))
+        current = in_force(routes.deployments, self._clock.now())
         return [d for d in routes.deployments if d is current or current is None or d.effective_at > current.effective_at]
 
     def _make(self, model: str, deployment: Routed, problems: list[MulleError]) -> Ready | None:

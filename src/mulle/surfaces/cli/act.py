@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
+from rich.markup import escape
 
 from mulle.surfaces.cli.session import Session, session
+from mulle.surfaces.words import moment
 
 if TYPE_CHECKING:
+    from mulle.core.records.base import Json
     from mulle.core.records.deployment import Deployment
 
 __all__ = ["demo", "deploy", "promote", "replay", "rollback", "run", "serve", "up"]
@@ -48,14 +53,14 @@ def replay(
 ) -> None:
     """Play the loop over history, in a home of its own, beside a frozen model."""
     from mulle.core.clock import instant
-    from mulle.loop.replay import replay as play
     from mulle.surfaces.cli import render
+    from mulle.surfaces.replays import play
 
     call = session(ctx)
     call.parts.project.model(model)
-    with _progress(call, f"replay {model}") as progress:
-        view = play(call.parts, model, instant(start), instant(end), {}, progress)
-    call.show(view, render.anything)
+    with _telling(call, f"replay {model}") as said:
+        view = play(call.settings, call.parts.project, model, instant(start), instant(end), said)
+    call.show(view, render.replayed)
 
 
 def deploy(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="MODEL@VERSION")]) -> None:
@@ -93,7 +98,7 @@ def promote(ctx: typer.Context, model: OneModel) -> None:
 def up(ctx: typer.Context) -> None:
     """Start everything: engine, schedules, monitoring, inference server and the control plane with its status page."""
     from mulle.loop.live import up as start
-    from mulle.surfaces.api.app import create_app
+    from mulle.surfaces.api.serve import serve_control
     from mulle.surfaces.door import check_binding
 
     call = session(ctx)
@@ -102,31 +107,56 @@ def up(ctx: typer.Context) -> None:
     call.err.print(f"status page and API  http://{where.host}:{where.port}")
     call.err.print(f"inference            http://{where.host}:{where.inference_port}")
     call.err.print("[dim]Ctrl-C stops it[/]")
-    start(call.parts, control=create_app)
+    _log_to(sys.stderr)
+    start(call.parts, control=serve_control)
 
 
 def serve(ctx: typer.Context) -> None:
     """Start the inference server alone."""
     from mulle.bootstrap import wire_inference
     from mulle.surfaces.door import check_binding
+    from mulle.surfaces.inference.app import create_app
+    from mulle.surfaces.inference.serve import serve as run_server
 
     call = session(ctx)
     check_binding(call.settings)
     call.err.print(f"inference  http://{call.settings.host}:{call.settings.inference_port}")
-    wire_inference(call.settings)
+    run_server(call.settings, create_app(wire_inference(call.settings), call.settings))
 
 
 def demo(
-    ctx: typer.Context, folder: Annotated[Path, typer.Argument(help="Where the demo's project is written.")] = Path("mulle-demo")
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Option(help="Where the demo's project is written.")] = Path("mulle-demo"),
+    end: Annotated[str, typer.Option("--to", help="The first day that is not played.")] = "2014-01-01",
+    connections: Annotated[int, typer.Option(help="Requests in flight, at most.")] = 8,
+    force: Annotated[bool, typer.Option(help="Replace what an earlier demo left in the folder.")] = False,
 ) -> None:
     """Heal a model on the flights of 2013: train, deploy, then replay the year with drift, bad data and canaries."""
-    from mulle.surfaces.cli import render
+    from mulle.core.clock import instant
+    from mulle.core.errors import UsageError
+    from mulle.surfaces.demo.live import live
+    from mulle.surfaces.demo.main import START, DemoOptions
     from mulle.surfaces.demo.main import demo as play
+    from mulle.surfaces.demo.tables import closing
 
     call = session(ctx)
-    with _progress(call, "demo") as progress:
-        view = play(folder, progress)
-    call.show(view, render.anything)
+    if call.project is not None or call.home is not None:
+        raise UsageError("the demo writes a project of its own, with its home in it", next="name its folder with --folder")
+    options = DemoOptions(folder=folder, end=instant(end), connections=connections, force=force)
+    with live(call.err, START, options.end) as said:
+        account = play(options, said)
+    call.show(account, lambda view: closing(view, folder))
+    if account["failed_requests"]:
+        raise typer.Exit(1)
+
+
+def _log_to(stream: TextIO) -> None:
+    """Let what the loop tells its logger be read where the command runs; importing Mulle configures no logging."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("mulle")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 def _moved(call: Session, deployment: Deployment) -> None:
@@ -134,6 +164,21 @@ def _moved(call: Session, deployment: Deployment) -> None:
     from mulle.surfaces.cli import render
 
     call.show(deployment_view(deployment), render.deployment)
+
+
+@contextmanager
+def _telling(call: Session, title: str) -> Iterator[Callable[[Json], None]]:
+    """Tell what happens in a long play: where it is on one moving line, each event on a line that stays."""
+    with _progress(call, title) as progress:
+
+        def said(event: Json) -> None:
+            if event.get("text"):
+                call.err.print(f"{moment(event['at'])}  {escape(str(event['text']))}")
+            elif call.err.is_terminal:
+                requests = f"{event['requests']:,} requests" if "requests" in event else ""
+                progress(moment(event["at"]), requests, 0.0)
+
+        yield said
 
 
 @contextmanager

@@ -28,12 +28,17 @@ def status(ctx: typer.Context) -> None:
 
 
 def plan(ctx: typer.Context) -> None:
-    """Say what the declaration would change against what is deployed; checks run on a sample."""
+    """Say what the declaration would change against what is deployed; checks run on a sample; exit 1 when one fails."""
+    from mulle.core.clock import rfc3339
     from mulle.loop.plan import plan as make_plan
     from mulle.surfaces.cli import render
 
     call = session(ctx)
-    call.show(make_plan(call.parts), render.anything)
+    head = {"id": call.parts.project.code, "created_at": rfc3339(call.parts.clock.now())}
+    view = {**head, **make_plan(call.parts)}
+    call.show(view, render.planned)
+    if view["verdict"] != "pass":
+        raise typer.Exit(1)
 
 
 def explain(ctx: typer.Context, prediction: Annotated[str, typer.Argument(metavar="PREDICTION_ID")]) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "alerts", "anything", "data", "datasets", "deployment", "doctor", "explained", "gates", "history", "model", "models",
-    "monitored", "predictions", "run", "runs", "status",
+    "monitored", "planned", "predictions", "replayed", "run", "runs", "status",
 ]  # fmt: skip
 
 _COLOURS = {
@@ -253,6 +253,25 @@ def predictions(view: Json) -> list[RenderableType]:
     return [_table("", ("prediction", "value", "probabilities", "version", "route"), rows)]
 
 
+def planned(view: Json) -> list[RenderableType]:
+    """Show what a declaration would change."""
+    rows = [
+        (d["dataset"], d["version"], d.get("action"), d["rows"], d["verdict"], d["problem"] or _failed(d["checks"]))
+        for d in view["datasets"]
+    ]
+    models = _records("Models", view["models"])
+    return [_table("Datasets", ("dataset", "version", "action", "rows", "verdict", "checks"), rows), models]
+
+
+def replayed(view: Json) -> list[RenderableType]:
+    """Show the account of a replay: policies side by side, by month, what was held back."""
+    plain = {k: v for k, v in view.items() if not _tabular(v) and not isinstance(v, list)}
+    policies = [{"policy": name, **told} for name, told in view["policies"].items()]
+    tables = {"Policies": policies, "By month": view["by_month"], "Held back": view.get("held_back", [])}
+    look = f"every record of it: [dim]mulle --home {escape(view['home'])} history {escape(view['model'])}[/]"
+    return [_facts(plain), *(_records(title, things) for title, things in tables.items()), look]
+
+
 def doctor(view: Json) -> list[RenderableType]:
     """Show what was tried and its remedy."""
     rows = [(c["name"], c["verdict"], c["detail"], c["next"]) for c in view["checks"]]
@@ -266,9 +285,13 @@ def anything(view: Json) -> list[RenderableType]:
     for name, value in view.items():
         if _tabular(value):
             things = [{"": key, **row} for key, row in value.items()] if isinstance(value, Mapping) else value
-            columns = list(dict.fromkeys(column for thing in things for column in thing))
-            shown.append(_table(name, columns, [[thing.get(c) for c in columns] for thing in things]))
+            shown.append(_records(name, things))
     return shown
+
+
+def _records(title: str, things: Sequence[Json]) -> RenderableType:
+    columns = list(dict.fromkeys(column for thing in things for column in thing))
+    return _table(title, columns, [[thing.get(c) for c in columns] for thing in things])
 
 
 def _tabular(value: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from types import FrameType
 
 import uvicorn
@@ -63,4 +64,9 @@ def serve(settings: Settings, app: Inference) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(duration(settings.deadline).total_seconds()) + 5,
     )
-    _Server(config, app).run()
+    # uvicorn raises the signal again once it has ended well; a graceful end on request is exit code 0.
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        _Server(config, app).run()
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -35,7 +35,13 @@ def declared(every: str = "1h", window: str = "3h", within: str = "2h") -> Featu
         weather=asof(weather, on="origin", within=within),
         plane=lookup(planes, on="tail"),
         route=history(
-            flights, on=["origin", "dest"], window=window, every=every, mean=pl.col("y").mean(), n=pl.len(), last=pl.col("at").max()
+            flights,
+            on=["origin", "dest"],
+            window=window,
+            every=every,
+            mean=pl.col("y").mean(),
+            n=pl.len(),
+            last=pl.col("at").max(),
         ),
     )
     def made(rows: pl.LazyFrame) -> pl.LazyFrame:

@@ -35,8 +35,8 @@ trips = ml.Dataset("trips", ml.Files("trips.csv"), key="id", time="at")
 
 @ml.features(trips)
 def shape(rows):
-    size = pl.col("size")
-    return rows.select(size=pl.when(pl.col("size") == -999).then(pl.col("size").sqrt() / pl.lit(0)).otherwise(size), kind="kind")
+    boom = pl.when(pl.col("kind") == "boom").then(pl.col("kind")).otherwise(pl.lit("0")).cast(pl.Float64)
+    return rows.select(size=pl.col("size") + boom, kind="kind")
 """
 
 SERVER = """

@@ -1,0 +1,123 @@
+"""The inference server as a process beside the loop: started, watched, started again when it dies, stopped gracefully."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from mulle.core.errors import Unavailable
+from mulle.core.settings import Settings
+
+__all__ = ["InferenceServer", "environment", "free_port", "inference_server"]
+
+_GRACE = 20.0
+
+
+class InferenceServer:
+    """One ``mulle serve`` process of this home.
+
+    Parameters
+    ----------
+    settings : Settings
+        Resolved; the process gets them through its environment.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._log = settings.home / "serve.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process; does not wait for it."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "mulle", "serve"],
+                env={**os.environ, **environment(self._settings)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def alive(self) -> bool:
+        """Tell whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def wait_ready(self, timeout: float = 60.0) -> None:
+        """Wait until the server answers that it is ready.
+
+        Raises
+        ------
+        Unavailable
+            When it died or the time is up; the detail carries the end of its log.
+        """
+        url = f"http://{self._settings.host}:{self._settings.inference_port}/v2/health/ready"
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and self.alive():
+            try:
+                with urlopen(url, timeout=2) as answer:
+                    if answer.status == 200:
+                        return
+            except (URLError, OSError):
+                time.sleep(0.05)
+        tail = _tail(self._log)
+        raise Unavailable(f"the inference server did not become ready: {tail}", next=f"look at {self._log}")
+
+    def stop(self) -> None:
+        """Ask the process to finish what it took, and wait; kill it when it does not end."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=_GRACE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def inference_server(settings: Settings) -> Iterator[InferenceServer]:
+    """Run the inference server while the block runs; ready when the block begins."""
+    server = InferenceServer(settings)
+    server.start()
+    try:
+        server.wait_ready()
+        yield server
+    finally:
+        server.stop()
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Give settings as environment variables, for a process of ours that is started beside this one.
+
+    Examples
+    --------
+    >>> environment(Settings(port=9000))["MULLE_PORT"]
+    '9000'
+    """
+    return {f"MULLE_{f.name.upper()}": str(getattr(settings, f.name)) for f in fields(Settings)}
+
+
+def free_port(host: str) -> int:
+    """Find a port of an address that nobody listens on now.
+
+    Examples
+    --------
+    >>> free_port("127.0.0.1") > 1024
+    True
+    """
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _tail(path: Path) -> str:
+    return path.read_text(errors="replace")[-800:].strip() if path.exists() else "it left no log"
