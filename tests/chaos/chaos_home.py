@@ -131,6 +131,12 @@ def journal(settings: Settings, run: str) -> list[str]:
     return [name for (name,) in ask(settings.home / "engine.db", query, run)]
 
 
+def answer(settings: Settings, run: str, step: str) -> dict[str, Any]:
+    """Return what the engine's journal committed as a step's result."""
+    query = "select output from operation_outputs where workflow_uuid = ? and function_name = ?"
+    return dict(json.loads(ask(settings.home / "engine.db", query, run, step)[0][0])["result"])
+
+
 def tracked(settings: Settings) -> dict[str, Any]:
     """Count MLflow's parent and child runs and those not ended; list the model's versions and aliases.
 

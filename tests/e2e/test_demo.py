@@ -77,7 +77,9 @@ def by_first_version(bundle: Path, texts: list[str]) -> np.ndarray:
             columns.append([np.nan if v is None else codes.get(v, -1) for v in values])
         else:
             columns.append([np.nan if v is None else float(v) for v in values])
-    session = ort.InferenceSession(bundle / "model.onnx")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # trees are summed in the order of one thread, in float32
+    session = ort.InferenceSession(bundle / "model.onnx", options)
     (answer,) = session.run(None, {session.get_inputs()[0].name: np.array(columns, dtype=np.float32).T.copy()})
     return answer.reshape(-1).astype(np.float64)
 

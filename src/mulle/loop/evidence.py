@@ -83,9 +83,11 @@ def _between(lake: Lake, table: str, model: str, column: str, start: datetime, e
         rows = lake.scan(table)
     except NotFound:
         return pl.DataFrame()
-    return rows.filter(
+    rows = rows.filter(
         pl.col("day").is_between(pl.lit(first), pl.lit(last)),
         pl.col("model") == model,
         pl.col(column) >= start,
         pl.col(column) < end,
-    ).collect()
+    )
+    # Several connections log in no fixed order; sums over rows must not depend on it.
+    return rows.collect().sort(column, "id")

@@ -5,8 +5,11 @@ Stage, audit, publish: new rows land outside the table, checks run, and only aud
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import fcntl
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 
 import polars as pl
 
@@ -14,7 +17,7 @@ from mulle.core.declare.checks import OneOf
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.model import Model
 from mulle.core.declare.project import Project
-from mulle.core.hashing import hash_json
+from mulle.core.hashing import derived_id, hash_json
 from mulle.core.ports.source import SourceReader
 from mulle.core.records.base import Cause
 from mulle.core.records.dataset import CheckResult, DatasetVersion, Quarantine
@@ -101,9 +104,17 @@ def publish_staged(
     causes: tuple[Cause, ...],
     bulk: bool = True,
 ) -> DatasetVersion | Quarantine:
-    """Publish an audited batch, or move it to quarantine when a check failed."""
-    previous = parts.metadata.datasets.get(dataset.name)
-    return publish(dataset, staged, results, previous, parts.lake, parts.metadata.datasets, now=now, causes=causes, bulk=bulk)
+    """Publish an audited batch, or move it to quarantine when a check failed.
+
+    A run and a tick may read the same new rows: the batch that comes second is left out, and what only it had is read
+    again from where the published version ends.
+    """
+    with _alone(parts.settings.home / "publish.lock"):
+        last = parts.metadata.datasets.get(dataset.name)
+        if last is not None and last.version != staged.after and not _made_by(last, staged, now):
+            parts.lake.unpark(f"staging/{dataset.name}/{staged.batch}")
+            return last
+        return publish(dataset, staged, results, last, parts.lake, parts.metadata.datasets, now=now, causes=causes, bulk=bulk)
 
 
 def ingest(
@@ -133,6 +144,19 @@ def published(parts: Parts, dataset: Dataset) -> pl.DataFrame:
 def all_datasets(project: Project) -> tuple[Dataset, ...]:
     """List every dataset of a project, references first."""
     return ordered(project.datasets.values())
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    # Between the look at the last version and the record of the next one nobody else may append.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _made_by(version: DatasetVersion, staged: Staged, now: datetime) -> bool:
+    return version.id == derived_id(now, version.dataset, staged.batch)
 
 
 def _references(dataset: Dataset) -> tuple[Dataset, ...]:

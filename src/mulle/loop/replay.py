@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from mulle.core.clock import ReplayClock, rfc3339
-from mulle.core.declare.model import Model
 from mulle.core.errors import Refused
 from mulle.core.records.base import Cause, Json
-from mulle.core.records.dataset import DatasetVersion, Quarantine
-from mulle.core.records.run import Run, run_state
+from mulle.core.records.dataset import Quarantine
+from mulle.core.records.run import Run
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
 from mulle.loop.engine import Engine
@@ -26,16 +25,19 @@ from mulle.loop.ingest import ingest, needed
 from mulle.loop.online import refresh_online
 from mulle.loop.operate import start_run
 from mulle.loop.parts import Parts
+from mulle.loop.route import routes_written
 from mulle.loop.runner import open_engine
 from mulle.loop.score import summarise
-from mulle.loop.server import free_port, inference_server
+from mulle.loop.server import InferenceServer, free_port, inference_server
 from mulle.loop.tick import tick
-from mulle.loop.traffic import Event, Traffic
+from mulle.loop.traffic import Event, Tally, Traffic
 
 __all__ = ["Drill", "ReplayOptions", "Said", "replay"]
 
 Said = Callable[[Json], None]
 """Told what happens: ``kind``, ``at``, ``text``, and the counts so far."""
+
+_FAR = timedelta(days=3650)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,19 +79,6 @@ class ReplayOptions:
     drills: tuple[Drill, ...] = ()
 
 
-@dataclass(slots=True)
-class _State:
-    """Where a replay stands."""
-
-    loaded: datetime
-    drills: list[Drill]
-    pending: Run | None = None
-    ready: datetime | None = None
-    run_seconds: float = 4.0
-    compute_seconds: float = 0.0
-    stages: list[Json] = field(default_factory=list)
-
-
 def replay(parts: Parts, name: str, options: ReplayOptions, said: Said) -> Json:
     """Play a model's past and give the account of it.
 
@@ -111,199 +100,192 @@ def replay(parts: Parts, name: str, options: ReplayOptions, said: Said) -> Json:
     Raises
     ------
     Refused
-        When the first model does not pass its own gates.
+        When the home holds a history already, or the first model does not pass its own gates.
     """
     began = time.perf_counter()
     model = parts.project.model(name)
+    home = parts.settings.home
+    if parts.metadata.runs.list(name, limit=1):
+        raise Refused(f"{home} holds a history already", next="name another home, or remove it", home=str(home))
     past = read_past(parts, model)
-    history = parts.metadata.runs.list(name, limit=1)
-    if history:
-        raise Refused(
-            f"{parts.settings.home} holds a history already",
-            next="name another home, or remove it",
-            home=str(parts.settings.home),
-        )
     readers = {d.name: parts.playback(past.frames[d.name], d.available) for d in needed(model)}
     with open_engine(parts, lag=options.lag + model.retrain.takes, replay=True, readers=readers) as engine:
-        state = _State(loaded=options.start, drills=sorted(options.drills, key=lambda d: d.at))
-        first = _first_model(parts, engine, model, past, options, said)
+        play = _Play(parts, engine, past, options, said)
+        first = play.first_model()
         settings = replace(parts.settings, clock="rows", inference_port=free_port(parts.settings.host))
-        with inference_server(settings):
-            traffic = _played(parts, engine, past, options, state, said, settings.inference_port)
-    drain(log_folder(parts.settings.home), parts.lake, now=parts.clock.now())
+        with inference_server(settings) as server:
+            tally = play.through(server)
+    drain(log_folder(home), parts.lake, now=parts.clock.now())
     account = summarise(parts, model, frozen=first, start=options.start, end=options.end, score_from=options.score_from)
     return {
         "seconds": round(time.perf_counter() - began, 2),
-        "requests": traffic["predictions"],
-        "failed_requests": traffic["failed"],
-        "failures": traffic["reasons"],
-        "label_requests": traffic["labels"],
+        "requests": tally.predictions,
+        "failed_requests": tally.failed,
+        "failures": tally.reasons,
+        "label_requests": tally.labels,
         "connections": options.connections,
-        "compute_seconds": round(state.compute_seconds, 2),
+        "compute_seconds": round(sum(run["seconds"] for run in account["runs"]), 2),
         **account,
     }
 
 
-def _first_model(parts: Parts, engine: Engine, model: Model, past: Past, options: ReplayOptions, said: Said) -> int:
-    cause = Cause(type="replay", id=model.name, why=f"replay from {rfc3339(options.start)}: a first model on what was known then")
-    _load(parts, past, options.start, cause)
-    said({"kind": "run", "at": rfc3339(options.start), "text": f"training the first {model.name} on what was known by then"})
-    run = start_run(parts, model.name, causes=(cause,), options={"rollout": "immediate", "first": True})
-    engine.submit(run.id)
-    _finished(parts, engine, run)
-    version = parts.metadata.models.of_run(run.id)
-    if version is None:
-        events = parts.metadata.runs.events(run.id)
-        reasons = "; ".join(str(e.detail["reason"]) for e in events if e.detail.get("reason"))
-        raise Refused(f"the first {model.name} did not pass: {reasons}", next=f"see `mulle runs show {run.id}`", run=run.id)
-    return version.version
+class _Play:
+    """A replay under way."""
 
+    def __init__(self, parts: Parts, engine: Engine, past: Past, options: ReplayOptions, said: Said) -> None:
+        self._parts, self._engine, self._past, self._options, self._said = parts, engine, past, options, said
+        self._model = past.model
+        self._loaded = options.start
+        self._drills = sorted(options.drills, key=lambda d: d.at)
+        self._pending: tuple[Run, datetime] | None = None
+        self._run_seconds = 4.0
+        self._tally = Tally()
 
-def _played(parts: Parts, engine: Engine, past: Past, options: ReplayOptions, state: _State, said: Said, port: int) -> Json:
-    traffic = Traffic(parts.settings.host, port, connections=options.connections)
-    traffic.start()
-    try:
-        _look_ahead(parts, past, state, options, options.start + options.step)
-        traffic.add(_events(past, options.start, options.start + options.step, options))
-        for moment in _moments(options):
-            # Everything before this instant is answered; what follows flows on while the loop looks back.
-            _settle(parts, engine, state, traffic, said)
-            traffic.allow(micros(moment))
-            traffic.wait_answered(micros(moment))
-            _look_ahead(parts, past, state, options, moment + options.step)
-            traffic.add(_events(past, moment, moment + options.step, options))
-            traffic.allow(micros(min(moment + options.lag, options.end)))
-            assert isinstance(parts.clock, ReplayClock)
-            parts.clock.advance(moment)
-            _look(parts, engine, past, options, state, traffic, said)
-        _settle(parts, engine, state, traffic, said)
-        traffic.allow(micros(options.end + timedelta(days=3650)))
-        traffic.wait_answered(micros(options.end + timedelta(days=3650)))
-    finally:
-        traffic.close()
-    tally = traffic.tally
-    return {"predictions": tally.predictions, "labels": tally.labels, "failed": tally.failed, "reasons": tally.reasons}
-
-
-def _look(parts: Parts, engine: Engine, past: Past, options: ReplayOptions, state: _State, traffic: Traffic, said: Said) -> None:
-    now, model = parts.clock.now(), past.model
-    folder = log_folder(parts.settings.home)
-    busy = frozenset() if state.pending is None else frozenset({model.name})
-    seen = tick(parts, drain=lambda: drain(folder, parts.lake, now=now), effective_at=now + options.lag, busy=busy)
-    counts = {"requests": traffic.tally.predictions, "failed": traffic.tally.failed}
-    said({"kind": "tick", "at": rfc3339(now), "text": "", **counts})
-    for kind, _, text in seen.happenings:
-        said({"kind": kind, "at": rfc3339(now), "text": text, **counts})
-    wanted: tuple[tuple[str, Cause, Json], ...] = tuple((m, c, {}) for m, c in seen.wanted)
-    for name, cause, extra in (*_drills(parts, past, state, now, said), *wanted):
-        if state.pending is None:
-            _begin(parts, engine, state, options, model, name, cause, extra)
-            said({"kind": "run", "at": rfc3339(now), "text": f"run of {name}: {cause.why}", **counts})
-            # The span until the version may serve is spread over about the time that a run takes.
-            assert state.ready is not None
-            rows = max(1, len(past.requests(now + options.lag, state.ready)))
-            traffic.allow(micros(min(state.ready, now + options.step)), pause=0.8 * state.run_seconds / rows)
-
-
-def _begin(
-    parts: Parts, engine: Engine, state: _State, options: ReplayOptions, model: Model, name: str, cause: Cause, extra: Json
-) -> None:
-    run = start_run(parts, name, causes=(cause,), options=extra)
-    state.pending, state.ready = run, run.created_at + options.lag + model.retrain.takes
-    engine.submit(run.id)
-
-
-def _settle(parts: Parts, engine: Engine, state: _State, traffic: Traffic, said: Said) -> None:
-    """Wait for the run under way: nothing from when its version may serve is sent before its verdict is known."""
-    if state.pending is None or state.ready is None:
-        return
-    run = state.pending
-    began = time.perf_counter()
-    _finished(parts, engine, run)
-    state.run_seconds = max(0.5, time.perf_counter() - began)
-    events = parts.metadata.runs.events(run.id)
-    state.compute_seconds += sum(e.seconds for e in events)
-    reasons = "; ".join(str(e.detail["reason"]) for e in events if e.detail.get("reason"))
-    made = parts.metadata.models.of_run(run.id)
-    text = f"{run.model}@{made.version} passed its gates" if made else f"held back: {reasons}"
-    said(
-        {
-            "kind": "verdict",
-            "at": rfc3339(state.ready),
-            "text": text,
-            "requests": traffic.tally.predictions,
-            "failed": traffic.tally.failed,
-        }
-    )
-    state.pending = state.ready = None
-    traffic.allow(0, pause=0.0)
-
-
-def _drills(parts: Parts, past: Past, state: _State, now: datetime, said: Said) -> Iterator[tuple[str, Cause, Json]]:
-    for drill in [d for d in state.drills if d.at <= now]:
-        if drill.kind == "bad_batch":
-            _throw_bad_batch(parts, past, now, said)
-            state.drills.remove(drill)
-        elif state.pending is None:
-            cause = Cause(type="drill", id="shuffled_targets", why="drill: a challenger trained on shuffled targets is thrown in")
-            state.drills.remove(drill)
-            yield past.model.name, cause, {"drill": "shuffled_targets"}
-
-
-def _throw_bad_batch(parts: Parts, past: Past, now: datetime, said: Said) -> None:
-    dataset = past.model.features.dataset
-    cause = Cause(type="drill", id="bad_batch", why="drill: a batch with an unknown code and an impossible number is thrown in")
-    done = ingest(parts, dataset, now=now, causes=(cause,), reader=Injected(past.bad_batch(now), "drill"))
-    if isinstance(done, Quarantine):
-        failed = ", ".join(f"{c.name} ({c.failed} rows)" for c in done.checks if c.verdict == "fail")
-        said({"kind": "quarantine", "at": rfc3339(now), "text": f"bad batch of {done.rows} {dataset.name} held back by {failed}"})
-
-
-def _finished(parts: Parts, engine: Engine, run: Run) -> str:
-    state = engine.wait(run.id)
-    if state == "failed":
-        events = parts.metadata.runs.events(run.id)
-        reasons = "; ".join(str(e.detail["reason"]) for e in events if e.detail.get("reason"))
-        raise Refused(f"run {run.id} failed: {reasons}", next=f"see `mulle runs show {run.id}`", run=run.id)
-    return run_state(parts.metadata.runs.events(run.id))
-
-
-def _look_ahead(parts: Parts, past: Past, state: _State, options: ReplayOptions, until: datetime) -> None:
-    """Load and materialise what the rows before `until` may read; a week at a time."""
-    if until <= state.loaded:
-        return
-    # A run under way reads the versions that are published now; it must be through before there are others.
-    target = max(until, state.loaded + options.ahead)
-    cause = Cause(type="replay", id=rfc3339(state.loaded), why=f"rows known by {rfc3339(target)}")
-    _load(parts, past, target, cause)
-    refresh_online(parts, parts.clock.now(), until=target)
-    state.loaded = target
-
-
-def _load(parts: Parts, past: Past, until: datetime, cause: Cause) -> None:
-    for dataset in needed(past.model):
-        done = ingest(
-            parts,
-            dataset,
-            now=parts.clock.now(),
-            causes=(cause,),
-            until=until,
-            reader=parts.playback(past.frames[dataset.name], dataset.available),
+    def first_model(self) -> int:
+        """Train and deploy what will be frozen beside the loop; return its version."""
+        parts, start = self._parts, self._options.start
+        cause = Cause(
+            type="replay", id=self._model.name, why=f"replay from {rfc3339(start)}: a first model on what was known then"
         )
-        if isinstance(done, Quarantine):
-            failed = ", ".join(c.name for c in done.checks if c.verdict == "fail")
+        self._load(start, cause)
+        self._tell("run", start, f"training the first {self._model.name} on what was known by then")
+        run = start_run(parts, self._model.name, causes=(cause,), options={"rollout": "immediate", "first": True})
+        self._engine.submit(run.id)
+        reason = self._finish(run)
+        version = parts.metadata.models.of_run(run.id)
+        if version is None:
             raise Refused(
-                f"replay: real rows of {dataset.name} failed {failed}", next="mend the checks or the data", dataset=dataset.name
+                f"the first {self._model.name} did not pass: {reason}", next=f"see `mulle runs show {run.id}`", run=run.id
             )
-        assert done is None or isinstance(done, DatasetVersion)
+        return version.version
 
+    def through(self, server: InferenceServer) -> Tally:
+        """Play from start to end against a running server."""
+        options, traffic = self._options, Traffic(*server.address, connections=self._options.connections)
+        self._tally = traffic.tally
+        traffic.start()
+        try:
+            self._look_ahead(options.start + options.step)
+            traffic.add(self._events(options.start, options.start + options.step))
+            for moment in _moments(options):
+                # Everything before this instant is answered; what follows flows on while the loop looks back.
+                self._settle(traffic, server)
+                traffic.allow(micros(moment))
+                traffic.wait_answered(micros(moment))
+                self._look_ahead(moment + options.step)
+                traffic.add(self._events(moment, moment + options.step))
+                traffic.allow(micros(min(moment + options.lag, options.end)))
+                assert isinstance(self._parts.clock, ReplayClock)
+                self._parts.clock.advance(moment)
+                self._look(traffic, server)
+            self._settle(traffic, server)
+            traffic.allow(micros(options.end + _FAR))
+            traffic.wait_answered(micros(options.end + _FAR))
+        finally:
+            traffic.close()
+        return traffic.tally
 
-def _events(past: Past, start: datetime, end: datetime, options: ReplayOptions) -> list[Event]:
-    end = min(end, options.end)
-    if start >= end:
-        return []
-    events = [*past.requests(start, end), *past.labels(start, end, options.start)]
-    return sorted(events, key=lambda e: e.at)
+    def _look(self, traffic: Traffic, server: InferenceServer) -> None:
+        parts, options, now = self._parts, self._options, self._parts.clock.now()
+        folder = log_folder(parts.settings.home)
+        busy = frozenset({self._model.name} if self._pending else ())
+        seen = tick(parts, drain=lambda: drain(folder, parts.lake, now=now), effective_at=now + options.lag, busy=busy)
+        self._tell("tick", now, "")
+        for kind, _, text in seen.happenings:
+            self._tell(kind, now, text)
+        server.wait_routes(routes_written(parts))
+        wanted: list[tuple[Cause, Json]] = [(cause, {}) for model, cause in seen.wanted if model == self._model.name]
+        for cause, extra in (*self._due_drills(now), *wanted):
+            if self._pending is None:
+                self._begin(cause, extra, traffic)
+
+    def _begin(self, cause: Cause, extra: Json, traffic: Traffic) -> None:
+        now, options = self._parts.clock.now(), self._options
+        run = start_run(self._parts, self._model.name, causes=(cause,), options=extra)
+        ready = run.created_at + options.lag + self._model.retrain.takes
+        self._pending = (run, ready)
+        self._engine.submit(run.id)
+        self._tell("run", now, f"run of {self._model.name}: {cause.why}")
+        # The span until the version may serve is spread over about the time that a run takes: requests flow meanwhile.
+        coming = max(1, len(self._past.requests(now + options.lag, ready)))
+        traffic.allow(micros(min(ready, now + options.step)), pause=0.8 * self._run_seconds / coming)
+
+    def _settle(self, traffic: Traffic, server: InferenceServer) -> None:
+        """Wait for the run under way: nothing from when its version may serve is sent before its verdict is known."""
+        if self._pending is None:
+            return
+        run, ready = self._pending
+        reason = self._finish(run)
+        made = self._parts.metadata.models.of_run(run.id)
+        self._tell("verdict", ready, f"{run.model}@{made.version} passed its gates" if made else f"held back: {reason}")
+        self._pending = None
+        server.wait_routes(routes_written(self._parts))
+        traffic.allow(0, pause=0.0)
+
+    def _finish(self, run: Run) -> str:
+        """Wait for a run's end; return why it ended badly, empty when it did not."""
+        began = time.perf_counter()
+        state = self._engine.wait(run.id)
+        self._run_seconds = max(0.5, time.perf_counter() - began)
+        events = self._parts.metadata.runs.events(run.id)
+        reason = "; ".join(str(e.detail["reason"]) for e in events if e.detail.get("reason"))
+        if state == "failed":
+            raise Refused(f"run {run.id} failed: {reason}", next=f"see `mulle runs show {run.id}`", run=run.id)
+        return reason
+
+    def _due_drills(self, now: datetime) -> Iterator[tuple[Cause, Json]]:
+        for drill in [d for d in self._drills if d.at <= now]:
+            if drill.kind == "bad_batch":
+                self._drills.remove(drill)
+                self._throw_bad_batch(now)
+            elif self._pending is None:
+                self._drills.remove(drill)
+                why = "drill: a challenger trained on shuffled targets is thrown in"
+                yield Cause(type="drill", id="shuffled_targets", why=why), {"drill": "shuffled_targets"}
+
+    def _throw_bad_batch(self, now: datetime) -> None:
+        dataset = self._model.features.dataset
+        why = "drill: a batch with an unknown code and an impossible number is thrown in"
+        cause = Cause(type="drill", id="bad_batch", why=why)
+        bad = Injected(self._past.bad_batch(now), "drill")
+        done = ingest(self._parts, dataset, now=now, causes=(cause,), reader=bad)
+        if isinstance(done, Quarantine):
+            failed = ", ".join(f"{c.name} ({c.failed} rows)" for c in done.checks if c.verdict == "fail")
+            self._tell("quarantine", now, f"bad batch of {done.rows} {dataset.name} held back by {failed}")
+
+    def _look_ahead(self, until: datetime) -> None:
+        """Load and materialise what the rows before `until` may read, a week at a time."""
+        if until <= self._loaded:
+            return
+        target = max(until, self._loaded + self._options.ahead)
+        cause = Cause(type="replay", id=rfc3339(self._loaded), why=f"rows known by {rfc3339(target)}")
+        self._load(target, cause)
+        refresh_online(self._parts, self._parts.clock.now(), until=target)
+        self._loaded = target
+
+    def _load(self, until: datetime, cause: Cause) -> None:
+        for dataset in needed(self._model):
+            reader = self._parts.playback(self._past.frames[dataset.name], dataset.available)
+            now = self._parts.clock.now()
+            done = ingest(self._parts, dataset, now=now, causes=(cause,), until=until, reader=reader)
+            if isinstance(done, Quarantine):
+                failed = ", ".join(c.name for c in done.checks if c.verdict == "fail")
+                raise Refused(
+                    f"replay: real rows of {dataset.name} failed {failed}",
+                    next="mend the checks or the data",
+                    dataset=dataset.name,
+                )
+
+    def _events(self, start: datetime, end: datetime) -> list[Event]:
+        end = min(end, self._options.end)
+        if start >= end:
+            return []
+        events = [*self._past.requests(start, end), *self._past.labels(start, end, self._options.start)]
+        return sorted(events, key=lambda e: e.at)
+
+    def _tell(self, kind: str, at: datetime, text: str) -> None:
+        counts = {"requests": self._tally.predictions, "failed": self._tally.failed}
+        self._said({"kind": kind, "at": rfc3339(at), "text": text, **counts})
 
 
 def _moments(options: ReplayOptions) -> Iterator[datetime]:

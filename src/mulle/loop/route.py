@@ -13,7 +13,7 @@ from mulle.core.records.deployment import Deployment, champion_of
 from mulle.kernel.routes import ModelRoutes, Routed, RoutedVersion, RoutingTable, read_routes, write_routes
 from mulle.loop.parts import Parts
 
-__all__ = ["ROUTES", "project_aliases", "publish_routes"]
+__all__ = ["ROUTES", "project_aliases", "publish_routes", "routes_path", "routes_written"]
 
 ROUTES = "routes.json"
 """Name of the routing table in the home."""
@@ -40,6 +40,11 @@ def publish_routes(parts: Parts) -> RoutingTable:
 def routes_path(parts: Parts) -> Path:
     """Return where the routing table lies."""
     return parts.settings.home / ROUTES
+
+
+def routes_written(parts: Parts) -> int:
+    """Return the generation of the routing table that was written last; 0 before the first."""
+    return read_routes(routes_path(parts)).generation
 
 
 def project_aliases(parts: Parts, model: str) -> dict[str, str]:

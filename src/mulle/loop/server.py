@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -35,6 +36,7 @@ class InferenceServer:
         self._settings = settings
         self._log = settings.home / "serve.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._generation = 0
 
     def start(self) -> None:
         """Start the process; does not wait for it."""
@@ -46,6 +48,11 @@ class InferenceServer:
                 stdout=log,
                 stderr=log,
             )
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        return self._settings.host, self._settings.inference_port
 
     def alive(self) -> bool:
         """Tell whether the process runs."""
@@ -70,6 +77,28 @@ class InferenceServer:
                 time.sleep(0.05)
         tail = _tail(self._log)
         raise Unavailable(f"the inference server did not become ready: {tail}", next=f"look at {self._log}")
+
+    def wait_routes(self, generation: int, timeout: float = 30.0) -> None:
+        """Wait until the server has taken up a routing table.
+
+        Raises
+        ------
+        Unavailable
+            When it has not in time.
+        """
+        if generation <= self._generation:
+            return
+        url = f"http://{self._settings.host}:{self._settings.inference_port}/v1/routes"
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and self.alive():
+            with urlopen(url, timeout=5) as answer:
+                self._generation = int(json.load(answer)["generation"])
+            if self._generation >= generation:
+                return
+            time.sleep(0.02)
+        raise Unavailable(
+            f"the inference server did not take up routes {generation}: {_tail(self._log)}", next=f"look at {self._log}"
+        )
 
     def stop(self) -> None:
         """Ask the process to finish what it took, and wait; kill it when it does not end."""

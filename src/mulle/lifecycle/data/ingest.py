@@ -39,6 +39,8 @@ class Staged:
         How far the source was read.
     origin : str
         Where the rows came from, for people.
+    after : int
+        The published version it was read on top of; 0 before the first.
     """
 
     dataset: str
@@ -47,6 +49,7 @@ class Staged:
     rows: int
     positions: Json
     origin: str
+    after: int = 0
 
 
 def stage(
@@ -94,7 +97,13 @@ def stage(
     rows = rows.with_columns(pl.lit(now).cast(INSTANT).alias(INGESTED), pl.lit(batch).alias(BATCH))
     address = lake.park(_staging(dataset.name, batch), rows)
     return Staged(
-        dataset=dataset.name, batch=batch, address=address, rows=rows.height, positions=found.positions, origin=found.origin
+        dataset=dataset.name,
+        batch=batch,
+        address=address,
+        rows=rows.height,
+        positions=found.positions,
+        origin=found.origin,
+        after=previous.version if previous else 0,
     )
 
 
