@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import polars as pl
 from mulle.core.declare.gates import EachSlice, NoWorseThanChampion, ParityGate
 from mulle.core.hashing import hash_json
 from mulle.core.records.base import Json, from_json, to_json
-from mulle.core.records.bundle import FORMAT, Contract
+from mulle.core.records.bundle import FORMAT, Contract, FeatureSpec
 from mulle.core.records.model import ModelVersion, Parity
 from mulle.kernel.bundle import Predictor
 from mulle.kernel.encode import encode, feature_specs
@@ -40,6 +41,8 @@ from mulle.loop.tasks import HOLDOUT, TIME, Work, features_hash, joined_with, re
 __all__ = ["bundle_model", "evaluate_model", "judge_model", "search_model"]
 
 Index = npt.NDArray[np.int64]
+
+_REFERENCE_ROWS = 50_000
 
 
 def search_model(work: Work, timeout: float | None, warm: list[Json]) -> Json:
@@ -127,10 +130,7 @@ def bundle_model(work: Work, settings: Json, metrics: dict[str, float], code: Pa
         model=compiled if contract.compiled == "onnx" else None,
         native=fitted if contract.compiled == "native" else None,
         project_folder=code,
-        # Answers are narrower than outcomes: drift of what is answered is held against what this model answers.
-        reference=build_reference(
-            features, specs, pl.Series(_said(fitted, encode(features, specs), work.model.task, contract.classes)[0])
-        ),
+        reference=_reference(fitted, features, specs, contract),
         card=card(contract, metrics, ()),
     )
     return {
@@ -205,6 +205,14 @@ def _proved(
     predictor = Predictor.assemble(native, work.model.features, lambda matrix: answers(fitted, matrix, work.model.task))
     parity = prove(fitted, predictor, joined, tolerance=gate.tolerance, now=work.cutoff)
     return replace(native, parity=parity), predictor
+
+
+def _reference(fitted: Estimator, features: pl.DataFrame, specs: Sequence[FeatureSpec], contract: Contract) -> Json:
+    # Answers are narrower than outcomes: drift of what is answered is held against what this model answers. An evenly
+    # spaced sample gives the same quantiles as all rows, in a fraction of the time.
+    sample = features.gather_every(-(-features.height // _REFERENCE_ROWS))
+    said, _ = _said(fitted, encode(sample, specs), contract.task, contract.classes)
+    return build_reference(sample, specs, pl.Series(said))
 
 
 def _contract(

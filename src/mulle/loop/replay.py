@@ -171,9 +171,9 @@ class _Play:
                 # Everything before this instant is answered; what follows flows on while the loop looks back.
                 self._settle(traffic, server)
                 traffic.allow(micros(moment))
-                traffic.wait_answered(micros(moment))
                 self._look_ahead(moment + options.step)
                 traffic.add(self._events(moment, moment + options.step))
+                traffic.wait_answered(micros(moment))
                 traffic.allow(micros(min(moment + options.lag, options.end)))
                 assert isinstance(self._parts.clock, ReplayClock)
                 self._parts.clock.advance(moment)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from mulle.core.clock import instant
-from mulle.core.declare.features import Features
+from mulle.core.declare.features import AsOf, Features, History, Join
 from mulle.core.declare.model import Model
 from mulle.core.declare.project import Project
 from mulle.core.errors import DataError
@@ -208,5 +208,14 @@ def features_hash(model: Model) -> str:
         source = inspect.getsource(model.features.transform)
     except OSError:
         source = model.features.name
-    joins = [[name, type(j).__name__, j.dataset.name, list(j.on), str(j)] for name, j in model.features.joins]
+    joins = [[name, type(j).__name__, j.dataset.name, list(j.on), *_spans(j)] for name, j in model.features.joins]
     return hash_json([source, joins])[:16]
+
+
+def _spans(join: Join) -> list[str]:
+    # Expressions are written out: their repr carries an address, which differs in every process.
+    if isinstance(join, AsOf):
+        return [str(join.within)]
+    if isinstance(join, History):
+        return [str(join.window), str(join.every), *(f"{name}={value}" for name, value in join.values)]
+    return []

@@ -18,7 +18,9 @@ _LAYOUT: Json = {
 _OVER_TIME: Json = {**_LAYOUT, "margin": {**_LAYOUT["margin"], "l": 118}}
 """One margin for every figure over time, wide enough for the names of signals, so that dates stand below each other."""
 
-_VERSIONS = ("@v0", "@v1", "@v2", "@v3", "@v4", "@v5")
+_VERSIONS = ("@v1", "@v2", "@v3", "@v4", "@v5")
+_LABELLED = 6
+"""Days that a version must have answered most of, for its number to fit into its area."""
 
 
 def months_figure(account: Json) -> Json:
@@ -29,7 +31,8 @@ def months_figure(account: Json) -> Json:
         values = [_rounded(m[key]) for m in account["by_month"]]
         text = ["" if v is None else f"{v:.1f}" for v in values]
         return {
-            "type": "bar", "name": name, "x": months, "y": values, "text": text, "textposition": "outside", "cliponaxis": False,
+            "type": "bar", "name": name, "x": months, "y": values, "text": text, "textposition": "outside",
+            "cliponaxis": False, "constraintext": "none", "textangle": 0,
             "marker": {"color": colour}, "textfont": {"size": 11, "color": "@muted"}, "hovertemplate": "%{y:.2f} min",
         }  # fmt: skip
 
@@ -53,7 +56,7 @@ def daily_figure(account: Json) -> Json:
     marks, shapes = _marks(account, top)
     traces = [line("frozen first model", "frozen", "@frozen", 1.4), line("Mulle", "mulle", "@mulle", 2.2), *marks]
     layout = {
-        **_LAYOUT,
+        **_OVER_TIME,
         "height": 370,
         "xaxis": _dates(account),
         "yaxis": {**_minutes(), "range": [0, top * 1.03]},
@@ -74,15 +77,40 @@ def served_figure(account: Json) -> Json:
         traces.append(
             {
                 "type": "bar", "name": f"version {version}", "x": days, "y": [s or None for s in shares],
-                "marker": {"color": _VERSIONS[(version - 1) % len(_VERSIONS)], "line": {"width": 0}},
+                "marker": {"color": _version_colour(version), "line": {"width": 0}},
                 "hovertemplate": "%{y:.1f}%",
             }
         )  # fmt: skip
     y = {**_AXIS, "ticksuffix": "%", "range": [0, 100], "showgrid": False}
-    return {
-        "data": traces,
-        "layout": {**_OVER_TIME, "height": 230, "barmode": "stack", "bargap": 0, "xaxis": _dates(account), "yaxis": y},
+    layout = {
+        **_OVER_TIME,
+        "height": 210,
+        "barmode": "stack",
+        "bargap": 0,
+        "showlegend": False,
+        "xaxis": _dates(account),
+        "yaxis": y,
     }
+    margin = {**_OVER_TIME["margin"], "t": 10}
+    return {"data": traces, "layout": {**layout, "margin": margin, "annotations": _version_labels(account)}}
+
+
+def _version_colour(version: int) -> str:
+    # The first version is the frozen model, so it has that one's colour and nothing else has.
+    return "@frozen" if version == 1 else _VERSIONS[(version - 2) % len(_VERSIONS)]
+
+
+def _version_labels(account: Json) -> list[Json]:
+    led: dict[str, list[str]] = {}
+    for row, noon in zip(account["by_day"], _noons(account), strict=True):
+        leader = max(row["versions"], key=lambda v: row["versions"][v])
+        led.setdefault(leader, []).append(noon)
+    font = {"color": "@card", "size": 12}
+    return [
+        {"x": days[len(days) // 2], "y": 50, "text": f"<b>{version}</b>", "showarrow": False, "font": font}
+        for version, days in led.items()
+        if len(days) >= _LABELLED
+    ]
 
 
 def alerts_figure(account: Json) -> Json:

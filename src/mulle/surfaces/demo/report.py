@@ -74,23 +74,24 @@ def _cards(account: Json) -> str:
     figure = (
         f'<span class="old">{number(account["mae_frozen"])} &rarr;</span> <span class="new">{number(account["mae_mulle"])}</span>'
     )
-    whats = ", ".join(f"{sum(h['what'] == w for h in held)} {w}" for w in dict.fromkeys(h["what"] for h in held))
+    whats = ", ".join(_counted(sum(h["what"] == w for h in held), w) for w in dict.fromkeys(h["what"] for h in held))
     cards = [
         (f"MAE in minutes, {scored_span(account)}", figure, change),
-        ("Requests answered", f"{account['requests']:,}", f"{account['rows']:,} flights, {account['connections']} connections"),
+        ("Requests answered", f"{account['requests']:,}", f"for {account['rows']:,} flights"),
         ("Requests failed", f'<span class="{"bad" if failed else "good"}">{failed:,}</span>', "counted by the client"),
-        (
-            "Promotions by the loop",
-            str(account["promotions"]),
-            f"of {len(account['runs'])} runs; {len(account['alerts'])} alerts",
-        ),
+        ("Promotions", str(account["promotions"]), f"by the loop; {len(account['runs'])} runs"),
         ("Held back", str(len(held)), whats or "nothing"),
     ]
     parts = ("label", "figure", "detail")
     made = ["".join(f'<div class="{p}">{text}</div>' for p, text in zip(parts, card, strict=True)) for card in cards]
     shown = "".join(f'<div class="card">{card}</div>' for card in made)
-    told = f"Played in {account['seconds']:.0f} s on {machine['cores']} cores, {machine['system']}, Python {machine['python']}."
+    told = f"Played over {account['connections']} connections in {account['seconds']:.0f} s on {machine['cores']} cores, {machine['system']}, Python {machine['python']}."
     return f'<div class="cards">{shown}</div><p class="note played">{escape(told)}</p>'
+
+
+def _counted(count: int, what: str) -> str:
+    plural = {"batch": "batches", "canary": "canaries"}.get(what, f"{what}s")
+    return f"{count} {what if count == 1 else plural}"
 
 
 def _plots(account: Json) -> list[str]:
@@ -100,7 +101,7 @@ def _plots(account: Json) -> list[str]:
     ]
     columns = ("month", "labelled flights", "frozen", "Mulle", "change")
     drills = "A bad batch and a challenger trained on shuffled targets are thrown in on purpose (drill)."
-    served = "Each day's flights by the version that answered, as the prediction log has them."
+    served = "Each day's flights by the version that answered them, as the prediction log has it; version 1 is the frozen model."
     counts = [(name, str(count), str(opened), first) for name, count, opened, first in alert_counts(account["alerts"])]
     counted = _table(("signal", "alerts", "still open", "first"), counts, numbers=("alerts", "still open"))
     return [
@@ -165,7 +166,7 @@ def _runs(runs: Iterable[Json]) -> str:
             f'<td><ul class="gates">{gates}</ul></td><td class="number">{number(run["seconds"], 1)}</td></tr>'
         )
     head = "<tr><th>cutoff</th><th>cause</th><th>verdict</th><th>gates</th><th class='number'>seconds</th></tr>"
-    return f'<div class="wide"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return f'<div class="wide"><table class="runs"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def _short_verdict(run: Json) -> str:
