@@ -61,9 +61,19 @@ def read_version(lake: Lake, dataset: Dataset, version: DatasetVersion, *, super
     columns = identity(dataset)
     if superseded or not columns:
         return rows
+    return rows.map_batches(
+        lambda frame: _latest(frame, columns), predicate_pushdown=False, projection_pushdown=False, slice_pushdown=False
+    )
+
+
+def _latest(frame: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
+    # Most tables hold each row once, which a count of hashes shows in a tenth of the time that sorting takes. Equal
+    # hashes of different rows only mean that the longer way is gone.
+    if frame.select(pl.struct(columns).hash().n_unique()).item() == frame.height:
+        return frame
     unnamed = pl.any_horizontal(pl.col(c).is_null() for c in columns)
     last = pl.struct(columns).is_last_distinct()
-    return rows.sort(INGESTED, BATCH, maintain_order=True).filter(unnamed | last)
+    return frame.sort(INGESTED, BATCH, maintain_order=True).filter(unnamed | last)
 
 
 def content_hash(rows: pl.DataFrame) -> str:

@@ -85,7 +85,8 @@ def _cards(account: Json) -> str:
     parts = ("label", "figure", "detail")
     made = ["".join(f'<div class="{p}">{text}</div>' for p, text in zip(parts, card, strict=True)) for card in cards]
     shown = "".join(f'<div class="card">{card}</div>' for card in made)
-    told = f"Played over {account['connections']} connections in {account['seconds']:.0f} s on {machine['cores']} cores, {machine['system']}, Python {machine['python']}."
+    place = f"{machine['cores']} cores, {machine['system']}, Python {machine['python']}"
+    told = f"Played over {account['connections']} connections in {account['seconds']:.0f} s on {place}."
     return f'<div class="cards">{shown}</div><p class="note played">{escape(told)}</p>'
 
 
