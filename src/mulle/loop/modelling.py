@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,12 @@ __all__ = ["bundle_model", "evaluate_model", "judge_model", "search_model"]
 
 Index = npt.NDArray[np.int64]
 
+Refit = tuple[Any, tuple[FeatureSpec, ...], pl.DataFrame, npt.NDArray[Any], pl.Series]
+"""What was fitted on all rows, the features' specs and rows, the target, and the rows' times."""
+
 _REFERENCE_ROWS = 50_000
+_beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="refit")
+_refits: dict[str, Future[Refit]] = {}
 
 
 def search_model(work: Work, timeout: float | None, warm: list[Json]) -> Json:
@@ -80,6 +86,7 @@ def evaluate_model(work: Work, settings: Json) -> Json:
     dict
         ``metrics``, ``rows``, ``slices`` (column, value, rows and metrics), ``data_cutoff``.
     """
+    _begin_refit(work, settings)
     train, last = _split(work)
     features, target, time = read_features(work, train=train)
     specs = feature_specs(features[train])
@@ -114,13 +121,11 @@ def bundle_model(work: Work, settings: Json, metrics: dict[str, float], code: Pa
         ``hash``, ``address``, ``compiled``, ``parity``, ``size_bytes``, ``p99_seconds``, ``data_cutoff``.
     """
     train, last = _split(work)
-    features, target, time = read_features(work, train=None)
-    specs = feature_specs(features)
-    truth = _target(work, target)
-    fitted = fit(settings, encode(features, specs), truth, task=work.model.task, specs=specs, seed=work.seed)
+    fitted, specs, features, truth, time = _begin_refit(work, settings).result()
+    _refits.clear()
     compiled = compile_model(fitted, width=len(specs), task=work.model.task)
     cutoff = time[train].max() if not time.null_count() else work.cutoff
-    contract = _contract(work, settings, metrics, tuple(specs), fitted, truth, cutoff)
+    contract = _contract(work, settings, metrics, specs, fitted, truth, cutoff)
     joined = read_rows(work)[last].drop(work.hidden_columns)
     contract, predictor = _proved(work, contract, compiled, fitted, joined)
     p99 = measure_p99(predictor, joined)
@@ -142,6 +147,27 @@ def bundle_model(work: Work, settings: Json, metrics: dict[str, float], code: Pa
         "p99_seconds": p99,
         "data_cutoff": to_json(cutoff),
     }
+
+
+def _begin_refit(work: Work, settings: Json) -> Future[Refit]:
+    """Start the fit on all rows beside whatever else this process does, or find the one under way.
+
+    Evaluation and refit are the two long fits of a run and do not wait for each other; when this process dies between
+    their steps, the next one fits again and gets the same.
+    """
+    key = hash_json([work.run, settings])
+    if key not in _refits:
+        _refits.clear()
+        _refits[key] = _beside.submit(_refit, work, settings)
+    return _refits[key]
+
+
+def _refit(work: Work, settings: Json) -> Refit:
+    features, target, time = read_features(work, train=None)
+    specs = feature_specs(features)
+    truth = _target(work, target)
+    fitted = fit(settings, encode(features, specs), truth, task=work.model.task, specs=specs, seed=work.seed)
+    return fitted, specs, features, truth, time
 
 
 def judge_model(work: Work, champion: Json | None, evaluation: Json, bundle: Json, replay: bool) -> Json:

@@ -207,8 +207,9 @@ class _Play:
         self._engine.submit(run.id)
         self._tell("run", now, f"run of {self._model.name}: {cause.why}")
         # The span until the version may serve is spread over about the time that a run takes: requests flow meanwhile.
-        coming = max(1, len(self._past.requests(now + options.lag, ready)))
-        traffic.allow(micros(min(ready, now + options.step)), pause=0.8 * self._run_seconds / coming)
+        until = min(ready, now + options.step)
+        coming = max(1, len(self._past.requests(now, until)))
+        traffic.allow(micros(until), pause=0.5 * self._run_seconds / coming)
 
     def _settle(self, traffic: Traffic, server: InferenceServer) -> None:
         """Wait for the run under way: nothing from when its version may serve is sent before its verdict is known."""

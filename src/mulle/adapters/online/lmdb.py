@@ -74,7 +74,8 @@ class LmdbOnline:
         dumps = orjson.dumps
         items = [(_prefix(table, key) + _instant(at), dumps(values)) for key, at, values in entries]
         if items:
-            self._write(lambda txn: [txn.put(k, v) for k, v in items])
+            items.sort()
+            self._write(lambda txn: txn.cursor().putmulti(items))
         return len(items)
 
     def get(self, table: str, keys: Sequence[str], at: Sequence[int]) -> list[tuple[int, dict[str, Any]] | None]:

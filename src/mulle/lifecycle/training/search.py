@@ -166,13 +166,13 @@ def _first(candidates: Sequence[Candidate], warm: Sequence[Mapping[str, Any]], r
     by_kind = {c.kind: c for c in candidates}
     known = [(by_kind[s["candidate"]], s.get("params", {})) for s in warm if s.get("candidate") in by_kind]
     starts = [(c, params) for c, params in [*known, *((c, {}) for c in candidates)]]
-    queue = []
+    queue: list[Json] = []
     for candidate, params in starts:
         start = {**defaults(candidate, rows.task, len(rows.train)), **params}
-        queue.append(
-            {"candidate": candidate.kind}
-            | {f"{candidate.kind}.{name}": value for name, value in start.items() if name not in candidate.params}
-        )
+        first = {"candidate": candidate.kind}
+        first |= {f"{candidate.kind}.{name}": value for name, value in start.items() if name not in candidate.params}
+        if first not in queue:  # an earlier winner is often a candidate as it comes
+            queue.append(first)
     return queue
 
 

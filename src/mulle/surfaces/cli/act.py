@@ -128,7 +128,7 @@ def demo(
     ctx: typer.Context,
     folder: Annotated[Path, typer.Option(help="Where the demo's project is written.")] = Path("mulle-demo"),
     end: Annotated[str, typer.Option("--to", help="The first day that is not played.")] = "2014-01-01",
-    connections: Annotated[int, typer.Option(help="Requests in flight, at most.")] = 8,
+    connections: Annotated[int, typer.Option(help="Requests in flight, at most.")] = 16,
     force: Annotated[bool, typer.Option(help="Replace what an earlier demo left in the folder.")] = False,
 ) -> None:
     """Heal a model on the flights of 2013: train, deploy, then replay the year with drift, bad data and canaries."""

@@ -57,7 +57,7 @@ class DemoOptions:
 
     folder: Path
     end: datetime
-    connections: int = 8
+    connections: int = 16
     force: bool = False
 
 
@@ -139,6 +139,8 @@ def _played(options: DemoOptions) -> ReplayOptions:
         start=START,
         end=options.end,
         connections=options.connections,
+        # What the loop decides at midnight holds from the next: while it thinks, the day's flights go on asking.
+        lag=timedelta(days=1),
         score_from=SCORED_FROM if options.end > SCORED_FROM else None,
         drills=(Drill(kind="bad_batch", at=BAD_BATCH), Drill(kind="shuffled_targets", at=SHUFFLED_TARGETS)),
     )
