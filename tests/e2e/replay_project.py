@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-PROJECT = '''
+PROJECT = """
 import polars as pl
 import mulle as ml
 
@@ -43,7 +43,7 @@ minutes = ml.Model(
     monitor=ml.Monitor(window="1d", performance=ml.at_most("mae", 4), delay="12h", min_rows=50),
     retrain=ml.Retrain(on=["performance"], cooldown="3d", takes="2h"),
 )
-'''
+"""
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 

@@ -34,9 +34,8 @@ Path(sys.argv[3]).write_text(json.dumps({"account": account, "windows": windows}
 
 def play(folder: Path, home: Path) -> dict[str, Any]:
     answer = home.with_suffix(".json")
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(folder), str(home), str(answer)], capture_output=True, text=True, timeout=240, check=False
-    )
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(home), str(answer)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return {**json.loads(answer.read_text()), "predictions": pl.read_delta(str(home / "lake" / "predictions"))}
 
