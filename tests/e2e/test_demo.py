@@ -162,7 +162,7 @@ def test_what_was_held_back_and_the_policies_counts_follow_from_the_database(tol
 def test_it_is_told_live_at_the_end_and_in_a_page_that_needs_no_network(played, told):
     folder, out, err = played
     assert "training the first air-time" in err
-    assert f"{told['requests']:,} requests answered over 8 connections, 0 failed" in out
+    assert f"{told['requests']:,} requests answered over 16 connections, 0 failed" in out
     assert f"mulle explain {told['example']}" in out
     page = (folder / "report.html").read_text()
     assert all(run["id"] in page for run in told["runs"])
