@@ -48,7 +48,7 @@ minutes = ml.Model(
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-def write_project(folder: Path, *, days: int = 40, a_day: int = 120, slower_from: int = 26) -> Path:
+def write_project(folder: Path, *, days: int = 37, a_day: int = 120, slower_from: int = 26) -> Path:
     """Write the project and its data; from day `slower_from` on every ride takes half as long again."""
     rng = np.random.default_rng(7)
     n = days * a_day

@@ -28,7 +28,8 @@ drills = (Drill(kind="bad_batch", at=instant("2024-01-20")), Drill(kind="shuffle
 options = ReplayOptions(start=start, end=end, drills=drills)
 account = replay(parts, "minutes", options, lambda said: None)
 windows = [[str(w.start), w.mature, w.rows, str(w.signals), str(w.performance)] for w in parts.metadata.windows.of("minutes")]
-Path(sys.argv[3]).write_text(json.dumps({"account": account, "windows": windows}))
+left = [d for d in ("rides", "zones") if parts.source(parts.project.dataset(d)).read(parts.metadata.datasets.get(d).positions)]
+Path(sys.argv[3]).write_text(json.dumps({"account": account, "windows": windows, "left": left}))
 """
 
 
@@ -64,6 +65,10 @@ def test_a_bad_batch_and_a_bad_challenger_are_held_back_by_name(played: list[dic
     assert {"one_of(zone)", "between(km)"} <= set(batch["by"])
     drilled = next(h for h in held if h["what"] == "challenger" and "drill" in h["why"])
     assert "no_worse_than_champion(mae)" in drilled["by"]
+
+
+def test_a_live_loop_on_the_same_home_finds_nothing_left_to_ingest(played: list[dict[str, Any]]) -> None:
+    assert played[0]["left"] == []
 
 
 def test_the_same_seed_gives_the_same_records(played: list[dict[str, Any]]) -> None:

@@ -10,9 +10,10 @@ import orjson
 import polars as pl
 
 from mulle.core.clock import EPOCH
+from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.model import Model
 from mulle.core.errors import DeclarationError
-from mulle.core.ports.source import Batch
+from mulle.core.ports.source import Batch, SourceReader
 from mulle.core.records.base import Json
 from mulle.kernel.dtypes import schema_text
 from mulle.kernel.rows import cast_inputs, raw_inputs
@@ -20,7 +21,7 @@ from mulle.loop.ingest import needed
 from mulle.loop.parts import Parts
 from mulle.loop.traffic import Event
 
-__all__ = ["Injected", "Past", "micros", "read_past"]
+__all__ = ["Arriving", "Injected", "Past", "micros", "read_past"]
 
 _HOUR = 3_600_000_000
 _STAMP = "%Y-%m-%dT%H:%M:%S%.6fZ"
@@ -40,6 +41,25 @@ class Injected:
 
 
 @dataclass(frozen=True, slots=True)
+class Arriving:
+    """A source played back as it became known.
+
+    With its last rows it hands over the real source's positions: a live loop on the same home goes on after them.
+    """
+
+    played: SourceReader
+    last: datetime | None
+    positions: Json
+
+    def read(self, positions: Json, until: datetime | None = None) -> Batch | None:
+        """Return the rows known by `until` and not read before, or None."""
+        batch = self.played.read(positions, until)
+        if batch is None or (until is not None and self.last is not None and until < self.last):
+            return batch
+        return Batch(rows=batch.rows, positions={**self.positions, **batch.positions}, origin=batch.origin)
+
+
+@dataclass(frozen=True, slots=True)
 class Past:
     """What a model's datasets hold, in whole.
 
@@ -47,11 +67,21 @@ class Past:
     ----------
     frames : dict of DataFrame
         By dataset, as the sources give them.
+    positions : dict of dict
+        By dataset: how far its source was read for that.
     model : Model
     """
 
     frames: dict[str, pl.DataFrame]
+    positions: dict[str, Json]
     model: Model
+
+    def reader(self, parts: Parts, dataset: Dataset) -> Arriving:
+        """Give a dataset's rows as they became known."""
+        rows, available = self.frames[dataset.name], dataset.available
+        last = None if available is None else rows[available].max()
+        assert last is None or isinstance(last, datetime)
+        return Arriving(parts.playback(rows, available), last, self.positions[dataset.name])
 
     def requests(self, start: datetime, end: datetime) -> list[Event]:
         """Make the predict requests of a span: rows of the same instant ask together, outcomes left out."""
@@ -133,15 +163,15 @@ def read_past(parts: Parts, model: Model) -> Past:
             next="declare time= (and known_at=)",
             model=model.name,
         )
-    frames = {}
+    frames, positions = {}, {}
     for dataset in needed(model):
         batch = parts.source(dataset).read({})
         if batch is None:
             raise DeclarationError(
                 f"dataset {dataset.name}: its source has no rows", next="look at its path", dataset=dataset.name
             )
-        frames[dataset.name] = batch.rows
-    return Past(frames=frames, model=model)
+        frames[dataset.name], positions[dataset.name] = batch.rows, batch.positions
+    return Past(frames=frames, positions=positions, model=model)
 
 
 def micros(moment: datetime) -> int:

@@ -14,7 +14,7 @@ from mulle.kernel.project import hash_code, load_project
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
 from mulle.loop.engine import Engine
-from mulle.loop.ingest import all_datasets, ingest
+from mulle.loop.ingest import all_datasets, ingest, needed
 from mulle.loop.online import refresh_online
 from mulle.loop.operate import start_run
 from mulle.loop.parts import Parts
@@ -81,12 +81,15 @@ class Live:
         """Look once: project, sources, online store, log, windows, canaries, causes, waiting runs."""
         self._reload()
         now = self.parts.clock.now()
+        running = [r for s in ("queued", "running") for r in self.parts.metadata.runs.list(state=s, limit=100)]
+        # What a run under way may be publishing is left to it.
+        models = [self.parts.project.models[r.model] for r in running if r.model in self.parts.project.models]
+        taken = {dataset.name for model in models for dataset in needed(model)}
         for dataset in all_datasets(self.parts.project):
-            if self.parts.metadata.datasets.get(dataset.name) is not None:
+            if dataset.name not in taken and self.parts.metadata.datasets.get(dataset.name) is not None:
                 cause = Cause(type="schedule", id="tick", why="the loop looked at the source")
                 ingest(self.parts, dataset, now=now, causes=(cause,))
         refresh_online(self.parts, now)
-        running = [r for s in ("queued", "running") for r in self.parts.metadata.runs.list(state=s, limit=100)]
         folder = log_folder(self.parts.settings.home)
         seen = tick(
             self.parts,

@@ -108,7 +108,7 @@ def replay(parts: Parts, name: str, options: ReplayOptions, said: Said) -> Json:
     if parts.metadata.runs.list(name, limit=1):
         raise Refused(f"{home} holds a history already", next="name another home, or remove it", home=str(home))
     past = read_past(parts, model)
-    readers = {d.name: parts.playback(past.frames[d.name], d.available) for d in needed(model)}
+    readers = {d.name: past.reader(parts, d) for d in needed(model)}
     with open_engine(parts, lag=options.lag + model.retrain.takes, replay=True, readers=readers) as engine:
         play = _Play(parts, engine, past, options, said)
         first = play.first_model()
@@ -266,7 +266,7 @@ class _Play:
 
     def _load(self, until: datetime, cause: Cause) -> None:
         for dataset in needed(self._model):
-            reader = self._parts.playback(self._past.frames[dataset.name], dataset.available)
+            reader = self._past.reader(self._parts, dataset)
             now = self._parts.clock.now()
             done = ingest(self._parts, dataset, now=now, causes=(cause,), until=until, reader=reader)
             if isinstance(done, Quarantine):

@@ -73,7 +73,8 @@ def materialise(
         start = _start(spec, online, since, until)
         fresh = None if online.marked(spec.table) is None else start
         if isinstance(join, History):
-            entries = _history_entries(join, spec, table, start, until, bulk)
+            # Ticks older than what is kept would be trimmed at once: after a long rest they are left out.
+            entries = _history_entries(join, spec, table, max(start, until - _kept(spec)), until, bulk)
         elif isinstance(join, AsOf) or join.dataset.time:
             entries = _asof_entries(join, spec, table, fresh, until, bulk)
         else:

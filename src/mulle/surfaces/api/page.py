@@ -21,6 +21,7 @@ h1 { font-size: 1.3rem; } h2 { font-size: 1.05rem; margin-top: 2rem; }
 .soft, th { color: var(--soft); font-weight: normal; } a { color: inherit; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td { min-width: 4.5rem; overflow-wrap: anywhere; }
 li { margin: .4rem 0; } code { font-size: .9em; overflow-wrap: anywhere; }
 .good { color: var(--good); } .bad { color: var(--bad); } .mid { color: var(--mid); }
 """
