@@ -16,7 +16,7 @@ from mulle.core.declare.operate import Immediate
 from mulle.core.errors import NotFound
 from mulle.core.ports.source import SourceReader
 from mulle.core.records.base import Cause, Json, from_json, to_json
-from mulle.core.records.dataset import CheckResult, DatasetVersion, Quarantine, verdict_of
+from mulle.core.records.dataset import CheckResult, DatasetVersion, Quarantine
 from mulle.core.records.deployment import Deployment
 from mulle.core.records.model import ModelVersion, Parity
 from mulle.core.records.run import GateResult, Run, Trial
@@ -290,8 +290,3 @@ class Steps:
 
 def _staged(results: Json) -> dict[str, Staged]:
     return {name: from_json(Staged, s) for name, s in results["ingest"]["staged"].items() if s is not None}
-
-
-def failed_checks(checks: tuple[CheckResult, ...]) -> str:
-    """Say in words which checks failed; empty when none did."""
-    return "" if verdict_of(checks) != "fail" else ", ".join(c.name for c in checks if c.verdict == "fail")

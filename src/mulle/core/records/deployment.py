@@ -8,7 +8,7 @@ from datetime import datetime
 
 from mulle.core.records.base import Cause, Json
 
-__all__ = ["Deployment", "Route", "champion_of", "current", "served_at"]
+__all__ = ["Deployment", "Route", "champion_of", "current"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +79,3 @@ def champion_of(deployment: Deployment | None) -> int | None:
     """Return the champion's version in a deployment, or None."""
     routes = deployment.routes if deployment else ()
     return next((r.version for r in routes if r.mode == "champion"), None)
-
-
-def served_at(deployments: Sequence[Deployment], at: datetime) -> tuple[Route, ...]:
-    """Return the routes in force at an instant; empty when nothing was deployed."""
-    deployment = current(deployments, at)
-    return deployment.routes if deployment else ()

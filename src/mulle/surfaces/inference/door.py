@@ -3,27 +3,10 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 
-from mulle.surfaces.inference.problem import Forbidden, Unauthorised
+from mulle.surfaces.door import Forbidden, Unauthorized, is_loopback
 
-__all__ = ["Door", "is_loopback"]
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is this machine only.
-
-    Examples
-    --------
-    >>> is_loopback("localhost"), is_loopback("127.0.0.2"), is_loopback("[::1]"), is_loopback("example.org")
-    (True, True, True, False)
-    """
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+__all__ = ["Door"]
 
 
 class Door:
@@ -49,7 +32,7 @@ class Door:
         Forbidden
             On a loopback server, when the Host header names another host (DNS rebinding), or a web page of
             another origin asks.
-        Unauthorised
+        Unauthorized
             When the token is missing or wrong.
         """
         if self._local:
@@ -60,7 +43,7 @@ class Door:
         if self._token:
             given = headers.get(b"authorization", b"")
             if not hmac.compare_digest(given, b"Bearer " + self._token.encode()):
-                raise Unauthorised("the request carries no valid token", next="send Authorization: Bearer TOKEN")
+                raise Unauthorized("the request carries no valid token", next="send Authorization: Bearer TOKEN")
 
     def _known(self, host: bytes) -> None:
         if host in self._fine or not host:

@@ -10,21 +10,9 @@ import orjson
 from mulle.core.errors import MulleError, UsageError
 from mulle.surfaces.inference.asgi import Reply
 
-__all__ = ["Forbidden", "NotAllowed", "Unauthorised", "problem"]
+__all__ = ["NotAllowed", "problem"]
 
 _TYPE = b"application/problem+json"
-
-
-class Forbidden(UsageError):
-    """The door is shut to this caller."""
-
-    slug, title, status = "forbidden", "not from here", 403
-
-
-class Unauthorised(UsageError):
-    """The token is missing or wrong."""
-
-    slug, title, status = "unauthorised", "no valid token", 401
 
 
 class NotAllowed(UsageError):

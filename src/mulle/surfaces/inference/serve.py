@@ -11,8 +11,8 @@ import uvicorn
 from mulle.core.clock import duration
 from mulle.core.errors import UsageError
 from mulle.core.settings import Settings
+from mulle.surfaces.door import is_loopback
 from mulle.surfaces.inference.app import Inference
-from mulle.surfaces.inference.door import is_loopback
 
 __all__ = ["serve"]
 
