@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import polars as pl
 
@@ -108,8 +109,6 @@ def _prove(model: Model, samples: dict[str, pl.DataFrame]) -> str:
 
 
 def _changes(parts: Parts, model: Model, champion: int) -> Sequence[str]:
-    from pathlib import Path
-
     record = parts.metadata.models.get(model.name, champion)
     if record is None:
         return ["the champion is not registered here"]

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from mulle.core.declare.model import Model
 from mulle.core.declare.operate import Immediate
@@ -221,8 +222,6 @@ class Steps:
         return run.created_at if run.options.get("first") else run.created_at + self.lag
 
     def _log(self, run_id: str, results: Json, gates: object, version: ModelVersion | None = None) -> dict[str, str]:
-        from pathlib import Path
-
         run, _ = self._run(run_id)
         tracking = self.parts.tracking()
         tags = {"mulle.code": run.code, "mulle.git": run.git or "", "mulle.causes": "; ".join(c.why for c in run.causes)}

@@ -9,11 +9,10 @@ from mulle.core.declare.model import Model
 from mulle.core.errors import DeclarationError
 from mulle.core.records.base import Cause
 from mulle.core.records.window import Alert
+from mulle.lifecycle.monitoring.alerts import kind_of
 from mulle.loop.parts import Parts
 
 __all__ = ["cron_due", "due_cause", "next_cron"]
-
-_KIND = {"drift": "drift", "performance": "performance", "quality": "quality"}
 
 
 def due_cause(parts: Parts, model: Model, alerts: Sequence[Alert], now: datetime) -> Cause | None:
@@ -36,7 +35,7 @@ def due_cause(parts: Parts, model: Model, alerts: Sequence[Alert], now: datetime
     for wanted in ("performance", "drift"):
         if wanted in model.retrain.on:
             for alert in alerts:
-                if signal_kind(alert.signal) == wanted:
+                if kind_of(alert) == wanted:
                     subject = alert.feature or model.name
                     return Cause(type="alert", id=alert.id, why=f"{wanted} alarm: {alert.signal} of {subject}")
     if model.retrain.cron and last is not None and cron_due(model.retrain.cron, last, now):
@@ -44,19 +43,6 @@ def due_cause(parts: Parts, model: Model, alerts: Sequence[Alert], now: datetime
     if "new_data" in model.retrain.on:
         return _new_data(parts, model, last)
     return None
-
-
-def signal_kind(signal: str) -> str:
-    """Tell what kind of alarm a signal is: ``performance``, ``drift`` or ``quality``.
-
-    Examples
-    --------
-    >>> signal_kind("psi"), signal_kind("mae"), signal_kind("null_rate")
-    ('drift', 'performance', 'quality')
-    """
-    if signal in ("psi", "jensen_shannon", "drift"):
-        return "drift"
-    return "quality" if signal in ("null_rate", "nulls", "unseen", "quality") else "performance"
 
 
 def _new_data(parts: Parts, model: Model, last: datetime | None) -> Cause | None:

@@ -27,4 +27,5 @@ def test_the_process_is_killed_at_the_named_point() -> None:
 
 def test_a_point_lets_its_caller_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MULLE_FAULT", raising=False)
-    point("before:search")
+    passed = [point("before:search"), point("after:search")]
+    assert passed == [None, None]

@@ -134,6 +134,7 @@ NOT_ROW_WISE: list[Callable[[pl.LazyFrame], pl.LazyFrame]] = [
 @pytest.mark.parametrize("function", ROW_WISE)
 def test_a_row_wise_function_is_proven(function: Callable[[pl.LazyFrame], pl.LazyFrame]) -> None:
     prove_row_wise(function, SAMPLE)
+    assert run_transform(function, SAMPLE).height == SAMPLE.height
 
 
 @pytest.mark.parametrize("function", NOT_ROW_WISE)
