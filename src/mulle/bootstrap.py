@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mulle.core.clock import Clock, WallClock
-from mulle.core.declare.dataset import Dataset, Files
+from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.project import Project
+from mulle.core.declare.sources import Files, Function, Http, Kafka, Shared, Source, Sql
 from mulle.core.errors import UsageError
 from mulle.core.ports.compute import Compute
+from mulle.core.ports.lake import Lake
 from mulle.core.ports.source import SourceReader
 from mulle.core.ports.tracking import Tracking
 from mulle.core.records.base import Json
 from mulle.core.settings import Settings, load_settings
 from mulle.loop.parts import Parts
+from mulle.loop.share import SharedReader
 
 if TYPE_CHECKING:
     from mulle.lifecycle.serving.runtime import Runtime
@@ -57,9 +60,8 @@ def wire(settings: Settings, *, clock: Clock | None = None, project: Project | N
     Unavailable
         When a store cannot be opened.
     """
-    from mulle.adapters.lake.delta import DeltaLake
     from mulle.adapters.metadata.connect import open_metadata
-    from mulle.adapters.online.lmdb import LmdbOnline
+    from mulle.adapters.online.open import open_online
     from mulle.adapters.sources.frames import FrameReader
     from mulle.kernel.project import load_project
 
@@ -79,18 +81,23 @@ def wire(settings: Settings, *, clock: Clock | None = None, project: Project | N
         return LocalCompute(settings.processes, warm=_WARM, log=settings.home / "compute.log")
 
     def source(dataset: Dataset) -> SourceReader:
-        return _reader(settings.project, dataset)
+        return _reader(settings, dataset, dataset.source)
+
+    def labels(dataset: Dataset) -> SourceReader | None:
+        return None if dataset.labels is None else _reader(settings, dataset, dataset.labels)
 
     return Parts(
         settings=settings,
         clock=clock or WallClock(),
         project=declared,
         metadata=open_metadata(settings.database),
-        lake=DeltaLake(settings.lake),
-        online=LmdbOnline(settings.online),
+        lake=_lake(settings.lake),
+        online=open_online(settings.online),
         tracking=tracking,
         compute=compute,
         source=source,
+        labels=labels,
+        opened=_opened,
         playback=FrameReader,
     )
 
@@ -100,12 +107,12 @@ def wire_inference(settings: Settings) -> Runtime:
 
     Imports nothing that the lean process must not hold: no tracking, no database, no training library.
     """
-    from mulle.adapters.online.lmdb import LmdbOnline
+    from mulle.adapters.online.open import open_online
     from mulle.core.records.bundle import Contract
     from mulle.lifecycle.features.read import OnlineReader
     from mulle.lifecycle.serving.runtime import Runtime
 
-    online = LmdbOnline(settings.online, readonly=True)
+    online = open_online(settings.online, readonly=True)
 
     def joiner(contract: Contract) -> OnlineReader:
         return OnlineReader(online, contract.joins)
@@ -130,13 +137,12 @@ def run_task(name: str, settings: dict[str, str], arguments: Json) -> Json:
     dict
         Small JSON.
     """
-    from mulle.adapters.lake.delta import DeltaLake
     from mulle.loop import modelling
     from mulle.loop.tasks import Work, build_features
 
     resolved = load_settings({k: v for k, v in settings.items() if v}, {})
     code = resolved.home / "code" / str(arguments["code"])
-    work = Work.of(arguments, DeltaLake(resolved.lake), resolved.home, _project(code))
+    work = Work.of(arguments, _lake(resolved.lake), resolved.home, _project(code))
     if name == "features":
         return build_features(work)
     if name == "search":
@@ -159,9 +165,48 @@ def _project(code: Path) -> Project:
     return load_project(code)
 
 
-def _reader(folder: Path, dataset: Dataset) -> SourceReader:
-    from mulle.adapters.sources.files import FilesReader
+def _reader(settings: Settings, dataset: Dataset, source: Source) -> SourceReader:
+    """Make the reader of a source; each brings its library only when it is used."""
+    match source:
+        case Files():
+            from mulle.adapters.sources.files import FilesReader
 
-    if isinstance(dataset.source, Files):
-        return FilesReader(folder, dataset.source)
-    raise UsageError(f"dataset {dataset.name}: no reader for {type(dataset.source).__name__}", next="use ml.Files")
+            return FilesReader(settings.project, source)
+        case Sql():
+            from mulle.adapters.sources.sql import SqlReader
+
+            return SqlReader(source)
+        case Kafka():
+            from mulle.adapters.sources.kafka import KafkaReader
+
+            servers = source.servers or settings.broker
+            if not servers:
+                raise UsageError(
+                    f"dataset {dataset.name}: no broker is named for the topic {source.topic}",
+                    next="set MULLE_BROKER=host:port, or ml.Kafka(servers=...)",
+                )
+            return KafkaReader(source, servers)
+        case Http():
+            from mulle.adapters.sources.http import HttpReader
+
+            return HttpReader(source)
+        case Function():
+            from mulle.adapters.sources.function import FunctionReader
+
+            return FunctionReader(source)
+        case Shared():
+            return SharedReader(source, _opened)
+
+
+def _lake(url: str) -> Lake:
+    from mulle.adapters.lake.delta import DeltaLake
+
+    return DeltaLake(url)
+
+
+def _opened(url: str) -> tuple[Lake, str]:
+    """Open the lake that a shared dataset's document lies in."""
+    root, mark, document = url.rpartition("/shared/")
+    if not mark:
+        raise UsageError(f"'{url}' is no URL of a shared dataset", next="use what `mulle data share` prints")
+    return _lake(root), f"shared/{document.removesuffix('.json')}"

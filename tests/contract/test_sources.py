@@ -12,7 +12,7 @@ import pytest
 from mulle.adapters.sources.files import FilesReader
 from mulle.adapters.sources.frames import FrameReader
 from mulle.core.clock import instant
-from mulle.core.declare.dataset import Files
+from mulle.core.declare.sources import Files
 from mulle.core.errors import DataError
 from mulle.core.ports.source import SourceReader
 
@@ -40,7 +40,7 @@ def reader(request: pytest.FixtureRequest, tmp_path: Path) -> SourceReader:
 
 def ids(reader: SourceReader, positions: dict[str, object], until: str | None = None) -> tuple[list[int], dict[str, object]]:
     batch = reader.read(positions, instant(until) if until else None)
-    return (batch.rows["id"].to_list(), batch.positions) if batch else ([], positions)
+    return (batch.frame()["id"].to_list(), batch.positions) if batch else ([], positions)
 
 
 def test_every_row_is_read_once(reader: SourceReader) -> None:
@@ -65,9 +65,10 @@ def test_csv_nulls_and_times_are_understood(tmp_path: Path) -> None:
     csv(tmp_path, "id,x,at,none\n1,NA,2013-01-01T10:00:00Z,\n2,3.5,2013-01-01T11:00:00Z,\n")
     batch = FilesReader(tmp_path, Files("a.csv")).read({})
     assert batch is not None
-    assert batch.rows["x"].to_list() == [None, 3.5]
-    assert batch.rows["at"].to_list() == [instant("2013-01-01T10:00"), instant("2013-01-01T11:00")]
-    assert batch.rows.schema["none"] == pl.Null
+    rows = batch.frame()
+    assert rows["x"].to_list() == [None, 3.5]
+    assert rows["at"].to_list() == [instant("2013-01-01T10:00"), instant("2013-01-01T11:00")]
+    assert rows.schema["none"] == pl.Null
 
 
 def test_lines_appended_to_a_csv_are_read_alone(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_files_that_appear_later_are_read_and_may_lack_columns(tmp_path: Path) -
     csv(tmp_path, "id,x\n2,1.5\n", "b.csv")
     batch = reader.read({})
     assert batch is not None
-    assert batch.rows.to_dicts() == [{"id": 1, "x": None}, {"id": 2, "x": 1.5}]
+    assert batch.frame().to_dicts() == [{"id": 1, "x": None}, {"id": 2, "x": 1.5}]
     csv(tmp_path, "id,x\n3,1\n", "c.csv")
     assert ids(reader, dict(batch.positions))[0] == [3]
 

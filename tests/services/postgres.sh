@@ -3,8 +3,9 @@
 # Needs the server's programs (Debian: apt-get install postgresql). Listens on loopback only, on a free port.
 set -euo pipefail
 action=${1:?start or stop} folder=${2:?folder}
+. "$(dirname "${BASH_SOURCE[0]}")/server.sh"
 bin=$(find /usr/lib/postgresql/*/bin /usr/bin /usr/local/bin -maxdepth 1 -name initdb -printf '%h\n' 2>/dev/null | sort -V | tail -n 1)
-[ -n "$bin" ] || { echo "no initdb found: install PostgreSQL's server" >&2; exit 2; }
+needs "${bin:+$bin/}initdb" "PostgreSQL's server (Debian: postgresql)"
 
 # The server refuses to run as root, so root hands it to the package's own user.
 as_owner() { if [ "$(id -u)" = 0 ]; then runuser -u postgres -- "$@"; else "$@"; fi; }
@@ -13,12 +14,12 @@ case $action in
 start)
   mkdir -p "$folder"
   [ "$(id -u)" != 0 ] || chown postgres "$folder"
-  port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  port=$(free_port)
   as_owner "$bin/initdb" -D "$folder/data" -U mulle --auth=trust -E UTF8 --no-sync >"$folder.log" 2>&1
   as_owner "$bin/pg_ctl" -D "$folder/data" -w -l "$folder/server.log" \
     -o "-p $port -k $folder -c listen_addresses=127.0.0.1 -c fsync=off" start >>"$folder.log" 2>&1
   echo "postgresql://mulle@127.0.0.1:$port/postgres"
   ;;
-stop) as_owner "$bin/pg_ctl" -D "$folder/data" -m immediate stop ;;
+stop) [ ! -f "$folder/data/postmaster.pid" ] || as_owner "$bin/pg_ctl" -D "$folder/data" -m immediate stop >/dev/null ;;
 *) echo "start or stop" >&2; exit 2 ;;
 esac

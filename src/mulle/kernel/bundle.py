@@ -18,11 +18,12 @@ import onnxruntime as ort
 import polars as pl
 
 from mulle.core.declare.features import Features
-from mulle.core.errors import BundleError
+from mulle.core.errors import BundleError, TransformError
 from mulle.core.hashing import hash_folder
 from mulle.core.records.base import Json, from_json
 from mulle.core.records.bundle import FORMAT, Contract
 from mulle.kernel.project import load_features
+from mulle.kernel.sample import prove_sample, read_sample
 from mulle.kernel.transform import encode, run_transform, unseen
 
 __all__ = ["INPUT", "OUTPUT", "Predictor", "Scores", "read_contract"]
@@ -37,6 +38,8 @@ Floats = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float32]
 
 _HEADER = struct.Struct("<II")
+_SAMPLED = 2
+"""The first layout with a sample; an older bundle was proved when it was registered, and that must do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,8 @@ class Predictor:
         ------
         BundleError
             When content and hash differ, the layout is newer than this reader, a compiled model lacks its parity
-            proof, or a part is missing or does not load.
+            proof, a part is missing or does not load, or the transform is not row-wise on the bundle's own sample or
+            gives other features than when it was registered (facts name the ``column``).
         """
         if expected is not None:
             _verify(folder, expected)
@@ -110,6 +114,8 @@ class Predictor:
                 bundle=folder.name,
             )
         features = load_features(folder / "transform", contract.transform["function"])
+        if contract.format >= _SAMPLED:
+            _prove(folder, contract, features)
         reference = _read_json(folder / "reference.json")
         return cls(contract, features, reference, _engine(folder, contract, threads))
 
@@ -299,6 +305,17 @@ def _verify(folder: Path, expected: str) -> None:
             next="restore the folder, or register the model again",
             bundle=expected,
         )
+
+
+def _prove(folder: Path, contract: Contract, features: Features) -> None:
+    sample = read_sample(_read_json(folder / "sample.json"))
+    try:
+        prove_sample(features, contract.features, sample)
+    except TransformError as error:
+        # Not the fault of a request, which is what a TransformError says to whoever serves.
+        raise BundleError(
+            f"{contract.model}, bundle {folder.name}: {error.detail}", next=error.next, **{**error.facts, "bundle": folder.name}
+        ) from error
 
 
 def _read(path: Path) -> bytes:

@@ -71,7 +71,7 @@ def dtype_of(text: str) -> pl.DataType:
     return pl.Datetime(unit, zone) if found.group(1) == "Datetime" else pl.Duration(unit)  # type: ignore[arg-type]
 
 
-def schema_text(frame: pl.DataFrame) -> dict[str, str]:
+def schema_text(frame: pl.DataFrame | pl.LazyFrame) -> dict[str, str]:
     """Give a frame's columns and types as a record keeps them; bookkeeping columns (``_...``) are left out.
 
     Examples
@@ -79,4 +79,4 @@ def schema_text(frame: pl.DataFrame) -> dict[str, str]:
     >>> schema_text(pl.DataFrame({"a": [1], "_batch": ["x"]}))
     {'a': 'Int64'}
     """
-    return {name: dtype_text(dtype) for name, dtype in frame.schema.items() if not name.startswith("_")}
+    return {name: dtype_text(dtype) for name, dtype in frame.collect_schema().items() if not name.startswith("_")}

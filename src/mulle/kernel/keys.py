@@ -10,7 +10,7 @@ import polars as pl
 
 from mulle.core.clock import rfc3339
 
-__all__ = ["key_expr", "key_text"]
+__all__ = ["key_expr", "key_text", "shared_keys"]
 
 _EXACT = 2.0**53
 
@@ -63,6 +63,50 @@ def key_expr(columns: Sequence[str]) -> pl.Expr:
     if len(columns) == 1:
         return pl.col(columns[0]).map_batches(_series_text, return_dtype=pl.String, is_elementwise=True)
     return pl.struct(columns).map_batches(_struct_text, return_dtype=pl.String, is_elementwise=True)
+
+
+def shared_keys(left: pl.DataFrame, right: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
+    """Give two frames' keys as series whose values are equal exactly where the key texts are.
+
+    Writing texts is the slow part of a join, so columns that compare as their texts do are taken as they are, and several
+    of them as the number of the key among those of `left`.
+
+    Parameters
+    ----------
+    left, right : polars.DataFrame
+        The columns of the key, in order; equally many, at least one.
+
+    Returns
+    -------
+    (polars.Series, polars.Series)
+        Of one dtype, as long as the frames; null where any part is null, and in the second one perhaps where `left` does
+        not have the key.
+
+    Examples
+    --------
+    >>> a, b = shared_keys(pl.DataFrame({"x": ["q", "p"], "y": [1, 1]}), pl.DataFrame({"u": ["p", "r"], "v": [1.0, 1.0]}))
+    >>> a.to_list(), b.to_list()
+    (['q|1', 'p|1'], ['p|1', 'r|1'])
+    """
+    dtypes = [_comparable(a, b) for a, b in zip(left.dtypes, right.dtypes, strict=True)]
+    parts = [d for d in dtypes if d is not None]
+    if len(parts) < len(dtypes):
+        return left.select(key_expr(left.columns).alias("k"))["k"], right.select(key_expr(right.columns).alias("k"))["k"]
+    names = [str(i) for i in range(len(parts))]
+    left, right = (pl.DataFrame([s.cast(d).alias(n) for s, d, n in zip(f, parts, names, strict=True)]) for f in (left, right))
+    if len(parts) == 1:
+        return left["0"], right["0"]
+    codes = left.unique().drop_nulls().with_row_index("code")
+    coded, found = (f.join(codes, on=names, how="left", maintain_order="left")["code"] for f in (left, right))
+    return coded, found
+
+
+def _comparable(left: pl.DataType, right: pl.DataType) -> pl.DataType | None:
+    """Give the type in which two columns' values are equal exactly where their texts are, or None."""
+    if left == right and (left.is_integer() or left in (pl.String, pl.Boolean, pl.Date)):
+        return left
+    narrow = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
+    return pl.Int64() if left in narrow and right in narrow else None
 
 
 def _text(value: object) -> str | None:

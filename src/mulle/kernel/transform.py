@@ -27,6 +27,7 @@ Transform = Callable[[pl.LazyFrame], pl.LazyFrame]
 _ROW = "__row"
 _SAMPLE = 512
 _SINGLES = 8
+_BLANK_ROWS = 3
 _CLOSE = 1e-9
 
 
@@ -78,6 +79,7 @@ def run_transform(transform: Transform, frame: pl.DataFrame) -> pl.DataFrame:
             next="it must be row-wise: no filter, group_by, join that multiplies or bare literals; clean rows before, aggregate "
             "with ml.history",
             function=name,
+            column=features.columns[0] if features.width == 1 else "",
         )
     return features
 
@@ -92,8 +94,9 @@ def _collected(answer: pl.LazyFrame, height: int) -> pl.DataFrame:
 def prove_row_wise(transform: Transform, frame: pl.DataFrame, *, seed: int = 0) -> None:
     """Prove on a sample that each row's features depend on that row alone.
 
-    The function is run on the whole sample, its halves, a permutation, twice the sample, single rows, rows that are all
-    null and the sample mixed with such rows; a column ``__row`` numbers the rows and may be dropped by the function.
+    The function is run on the whole sample twice, its halves, a permutation, the sample repeated to more than a thousand
+    rows, single rows, rows that are all null, the sample mixed with such rows, and frames in which some columns have no
+    value; a column ``__row`` numbers the rows and may be dropped by the function.
 
     Parameters
     ----------
@@ -105,7 +108,7 @@ def prove_row_wise(transform: Transform, frame: pl.DataFrame, *, seed: int = 0) 
     Raises
     ------
     TransformError
-        When a value, the number or the order of rows changes; facts name the ``column``.
+        When a value, its kind, the number or the order of rows changes; facts name the ``column``.
 
     Examples
     --------
@@ -120,25 +123,61 @@ def prove_row_wise(transform: Transform, frame: pl.DataFrame, *, seed: int = 0) 
     count = sample.height
     whole = _run(transform, sample, "the whole sample")
     order = list(range(count))
+    _compare(transform, whole, sample, order, "given a second time")
     half = count // 2
     for part in (order[:half], order[half:]):
         _compare(transform, whole, sample, part, "halved")
     shuffled = random.Random(seed).sample(order, count)
     _compare(transform, whole, sample, shuffled, "permuted")
-    _compare(transform, whole, sample, order + order, "repeated")
+    # More rows than are collected without a plan, so that both ways of running are seen.
+    _compare(transform, whole, sample, order * (_FEW // max(count, 1) + 1), "repeated")
     for row in shuffled[:_SINGLES]:
         _compare(transform, whole, sample, [row], "taken one by one")
     _prove_nulls(transform, whole, sample)
+    _prove_null_columns(transform, sample, shuffled[:_BLANK_ROWS])
 
 
 def _prove_nulls(transform: Transform, whole: pl.DataFrame, sample: pl.DataFrame) -> None:
-    blank = sample.head(3).select(pl.lit(None, dtype=d).alias(n) if n != _ROW else pl.col(n) for n, d in sample.schema.items())
-    blank = blank.with_columns(pl.col(_ROW) + sample.height)
+    blank = _blanked(sample.head(_BLANK_ROWS), _columns(sample)).with_columns(pl.col(_ROW) + sample.height)
     nulls = _run(transform, blank, "rows that are all null")
-    if nulls.columns != whole.columns:
-        raise _refused(transform, "", f"returns columns {nulls.columns} for rows that are all null, else {whole.columns}")
+    _same_shape(transform, whole, nulls, "all null")
     mixed = _run(transform, pl.concat([sample, blank]), "a sample with null rows")
     _same(transform, pl.concat([whole, nulls], how="vertical_relaxed"), mixed, "mixed with null rows")
+
+
+def _prove_null_columns(transform: Transform, sample: pl.DataFrame, rows: list[int]) -> None:
+    """Hold rows in frames without a value in some columns against the same rows beside others that have such values."""
+    groups = _null_groups(_columns(sample))
+    if not rows or not groups:
+        return
+    variants = [_blanked(sample[rows], names) for names in groups]
+    together = _run(transform, pl.concat([sample, *variants]), "rows with null columns")[sample.height :]
+    for number, (names, variant) in enumerate(zip(groups, variants, strict=True)):
+        how = f"in a frame without values of {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+        expected = together[number * len(rows) : (number + 1) * len(rows)]
+        _same(transform, expected, _run(transform, variant, f"rows {how}"), how)
+
+
+def _null_groups(names: list[str]) -> list[list[str]]:
+    """Group columns so that for each two there is a group with the one and without the other; 2 log2(n) groups.
+
+    Examples
+    --------
+    >>> _null_groups(["a", "b", "c"])
+    [['b'], ['a', 'c'], ['c'], ['a', 'b']]
+    """
+    bits = max(len(names) - 1, 0).bit_length() or len(names)
+    sides = [[n for i, n in enumerate(names) if (i >> bit) & 1 == side] for bit in range(bits) for side in (1, 0)]
+    return [group for group in sides if group]
+
+
+def _columns(sample: pl.DataFrame) -> list[str]:
+    return [name for name in sample.columns if name != _ROW]
+
+
+def _blanked(rows: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    schema = rows.schema
+    return rows.with_columns(pl.lit(None, dtype=schema[name]).alias(name) for name in names)
 
 
 def _compare(transform: Transform, whole: pl.DataFrame, sample: pl.DataFrame, rows: list[int], how: str) -> None:
@@ -159,24 +198,49 @@ def _run(transform: Transform, rows: pl.DataFrame, what: str) -> pl.DataFrame:
 
 
 def _same(transform: Transform, expected: pl.DataFrame, found: pl.DataFrame, how: str) -> None:
-    if expected.columns != found.columns:
-        raise _refused(transform, "", f"returns columns {found.columns} when the rows are {how}, else {expected.columns}")
+    if expected.columns == found.columns and expected.dtypes == found.dtypes and expected.equals(found):
+        return
+    _same_shape(transform, expected, found, how)
     for name in expected.columns:
         row = _first_difference(expected[name], found[name])
         if row is not None:
-            was, now = expected[name][row], found[name][row]
-            name_of = _name(transform)
-            raise TransformError(
-                f"feature '{name}' of {name_of} changes when the rows are {how} (row {row}: {was!r}, then {now!r})",
-                next="a feature may look at its own row only: put .mean(), .rank(), .shift() and the like into ml.history, "
-                "and leave filter and sort out",
-                column=name,
-                function=name_of,
-            )
+            raise _changed(transform, name, f"(row {row}: {expected[name][row]!r}, then {found[name][row]!r})", how)
+
+
+def _same_shape(transform: Transform, expected: pl.DataFrame, found: pl.DataFrame, how: str) -> None:
+    if expected.columns != found.columns:
+        column = min(set(expected.columns) ^ set(found.columns), default="")
+        raise _refused(transform, column, f"returns columns {found.columns} when the rows are {how}, else {expected.columns}")
+    for name, was, now in zip(expected.columns, expected.dtypes, found.dtypes, strict=True):
+        if _kind(was) != _kind(now) and not _empty(expected[name]) and not _empty(found[name]):
+            raise _changed(transform, name, f"(its type: {was}, then {now})", how)
+
+
+def _kind(dtype: pl.DataType) -> str:
+    # What the encoding tells apart: a number of any width or a truth is one float, texts of any kind are text.
+    if dtype.is_numeric() or isinstance(dtype, pl.Boolean):
+        return "number"
+    return "text" if isinstance(dtype, (pl.String, pl.Categorical, pl.Enum)) else type(dtype).__name__
+
+
+def _empty(values: pl.Series) -> bool:
+    return isinstance(values.dtype, pl.Null)
+
+
+def _changed(transform: Transform, column: str, said: str, how: str) -> TransformError:
+    name = _name(transform)
+    if how == "given a second time":
+        mend = "a feature may use neither random values nor a counter, a cache or the clock: take what it needs from its row"
+    else:
+        mend = "a feature may look at its own row only: put .mean(), .rank(), .shift() and the like into ml.history, "
+        mend += "and leave filter and sort out"
+    return TransformError(
+        f"feature '{column}' of {name} changes when the rows are {how} {said}", next=mend, column=column, function=name
+    )
 
 
 def _first_difference(a: pl.Series, b: pl.Series) -> int | None:
-    if a.dtype.is_numeric() and b.dtype.is_numeric():
+    if _kind(a.dtype) == _kind(b.dtype) == "number":
         pair = pl.DataFrame({"a": a.cast(pl.Float64), "b": b.cast(pl.Float64)})
         x, y = pl.col("a").fill_nan(None), pl.col("b").fill_nan(None)
         # Vectorised sums and powers may differ in the last bits between a lane and a remainder.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import orjson
@@ -37,7 +37,7 @@ class Injected:
     def read(self, positions: Json, until: datetime | None = None) -> Batch | None:
         """Return the batch; it is there whatever the instant."""
         del until
-        return Batch(rows=self.rows, positions=dict(positions), origin=self.origin)
+        return Batch(pieces=(self.rows,), positions=dict(positions), origin=self.origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Arriving:
         batch = self.played.read(positions, until)
         if batch is None or (until is not None and self.last is not None and until < self.last):
             return batch
-        return Batch(rows=batch.rows, positions={**self.positions, **batch.positions}, origin=batch.origin)
+        return replace(batch, positions={**self.positions, **batch.positions})
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ def read_past(parts: Parts, model: Model) -> Past:
             raise DeclarationError(
                 f"dataset {dataset.name}: its source has no rows", next="look at its path", dataset=dataset.name
             )
-        frames[dataset.name], positions[dataset.name] = batch.rows, batch.positions
+        frames[dataset.name], positions[dataset.name] = batch.frame(), batch.positions
     return Past(frames=frames, positions=positions, model=model)
 
 

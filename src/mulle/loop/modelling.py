@@ -29,12 +29,14 @@ from mulle.lifecycle.evaluation.compare import Comparison, Side, compare
 from mulle.lifecycle.evaluation.evaluate import by_slice, evaluate
 from mulle.lifecycle.evaluation.gates import Evidence, accepted, judge
 from mulle.lifecycle.features.join import join_specs
+from mulle.lifecycle.features.select import choose_features
 from mulle.lifecycle.registry.bundle import write_bundle
 from mulle.lifecycle.registry.card import card
 from mulle.lifecycle.registry.compile import compile_model
 from mulle.lifecycle.registry.latency import measure_p99
 from mulle.lifecycle.registry.parity import prove
-from mulle.lifecycle.training.fit import fit
+from mulle.lifecycle.registry.sample import make_sample
+from mulle.lifecycle.training.fit import fit, refuse_untrainable
 from mulle.lifecycle.training.search import search
 from mulle.lifecycle.training.split import split_rows
 from mulle.loop.tasks import HOLDOUT, TIME, Work, features_hash, joined_with, read_features, read_rows, write_frame
@@ -57,15 +59,18 @@ def search_model(work: Work, timeout: float | None, warm: list[Json]) -> Json:
     Returns
     -------
     dict
-        ``trials`` and the winner's ``settings``.
+        ``trials``, the winner's ``settings`` and, where the model selects, the ``selection`` (by, kept, scores), which is
+        among the settings too: evaluation, refit and bundle follow it.
     """
     train, _ = _split(work)
     features, target, time = read_features(work, train=train)
-    chosen = features[train]
+    chosen, truth = features[train], _target(work, target)[train]
     specs = feature_specs(chosen)
+    selection = _selection(work, chosen, specs, truth)
+    specs = _kept(specs, selection)
     found = search(
         encode(chosen, specs),
-        _target(work, target)[train],
+        truth,
         None if time.null_count() else time.to_physical().to_numpy()[train],
         task=work.model.task,
         candidates=work.model.search.candidates,
@@ -75,7 +80,23 @@ def search_model(work: Work, timeout: float | None, warm: list[Json]) -> Json:
         seed=work.seed,
         warm=warm,
     )
-    return {"trials": to_json(found.trials), "settings": to_json(found.settings)}
+    answer = {"trials": to_json(found.trials), "settings": {**to_json(found.settings), **selection}}
+    return answer | selection
+
+
+def _selection(work: Work, features: pl.DataFrame, specs: Sequence[FeatureSpec], truth: npt.NDArray[Any]) -> Json:
+    select = work.model.select
+    if select is None:
+        return {}
+    matrix = encode(features, specs)
+    refuse_untrainable(matrix, truth, task=work.model.task, specs=specs)
+    return {"selection": to_json(choose_features(matrix, truth, specs, task=work.model.task, select=select, seed=work.seed))}
+
+
+def _kept(specs: tuple[FeatureSpec, ...], settings: Json) -> tuple[FeatureSpec, ...]:
+    """Leave out the specs of features that were not selected; all stay when nothing was."""
+    selection = settings.get("selection")
+    return specs if selection is None else tuple(s for s in specs if s.name in set(selection["kept"]))
 
 
 def evaluate_model(work: Work, settings: Json) -> Json:
@@ -89,7 +110,7 @@ def evaluate_model(work: Work, settings: Json) -> Json:
     _begin_refit(work, settings)
     train, last = _split(work)
     features, target, time = read_features(work, train=train)
-    specs = feature_specs(features[train])
+    specs = _kept(feature_specs(features[train]), settings)
     fitted = fit(
         settings, encode(features[train], specs), _target(work, target)[train], task=work.model.task, specs=specs, seed=work.seed
     )
@@ -118,7 +139,8 @@ def bundle_model(work: Work, settings: Json, metrics: dict[str, float], code: Pa
     Returns
     -------
     dict
-        ``hash``, ``address``, ``compiled``, ``parity``, ``size_bytes``, ``p99_seconds``, ``data_cutoff``.
+        ``hash``, ``address``, ``compiled``, ``parity``, ``features`` (those the model takes), ``size_bytes``,
+        ``p99_seconds``, ``data_cutoff``.
     """
     train, last = _split(work)
     fitted, specs, features, truth, time = _begin_refit(work, settings).result()
@@ -136,6 +158,7 @@ def bundle_model(work: Work, settings: Json, metrics: dict[str, float], code: Pa
         native=fitted if contract.compiled == "native" else None,
         project_folder=code,
         reference=_reference(fitted, features, specs, contract),
+        sample=make_sample(predictor, joined, seed=work.seed),
         card=card(contract, metrics, ()),
     )
     return {
@@ -143,6 +166,7 @@ def bundle_model(work: Work, settings: Json, metrics: dict[str, float], code: Pa
         "address": str(address),
         "compiled": contract.compiled,
         "parity": to_json(contract.parity),
+        "features": [s.name for s in specs],
         "size_bytes": sum(p.stat().st_size for p in address.rglob("*") if p.is_file()),
         "p99_seconds": p99,
         "data_cutoff": to_json(cutoff),
@@ -164,7 +188,7 @@ def _begin_refit(work: Work, settings: Json) -> Future[Refit]:
 
 def _refit(work: Work, settings: Json) -> Refit:
     features, target, time = read_features(work, train=None)
-    specs = feature_specs(features)
+    specs = _kept(feature_specs(features), settings)
     truth = _target(work, target)
     fitted = fit(settings, encode(features, specs), truth, task=work.model.task, specs=specs, seed=work.seed)
     return fitted, specs, features, truth, time

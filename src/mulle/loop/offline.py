@@ -10,40 +10,33 @@ from time import perf_counter
 
 import polars as pl
 
-from mulle.core.errors import ContractError, NotFound
+from mulle.core.errors import ContractError
 from mulle.core.hashing import new_id
 from mulle.core.records.bundle import Contract
 from mulle.core.records.model import ModelVersion
 from mulle.kernel.bundle import Predictor
 from mulle.kernel.dtypes import dtype_of
 from mulle.kernel.rows import cast_inputs, frame_from_rows
-from mulle.lifecycle.data.version import read_version
 from mulle.lifecycle.features.read import OnlineReader
+from mulle.loop.datasets import read_rows
 from mulle.loop.parts import Parts
+from mulle.loop.share import read_shared
 from mulle.loop.views import find_version
 
 __all__ = ["Answering", "open_version", "answer_without_store", "conform", "predict_frame", "read_dataset"]
 
 
 def read_dataset(parts: Parts, name: str) -> pl.DataFrame:
-    """Read a dataset by ``DATASET``, ``DATASET@12`` or ``DATASET@tag``.
+    """Read a dataset by ``DATASET``, ``DATASET@12`` or ``DATASET@tag``, or another project's by the URL of its share.
 
     Raises
     ------
     NotFound
         When there is no such dataset, version or tag.
     """
-    dataset, _, asked = name.partition("@")
-    declared = parts.project.dataset(dataset)
-    store = parts.metadata.datasets
-    number = int(asked) if asked.isdigit() else next((t.version for t in store.tags(dataset) if t.name == asked), None)
-    version = None if asked and number is None else store.get(dataset, number)
-    if version is None:
-        raise NotFound(
-            f"no version '{asked or 'last'}' of dataset {dataset}", next=f"see `mulle data versions {dataset}`", dataset=dataset
-        )
-    rows = read_version(parts.lake, declared, version).collect()
-    return rows.select([name for name in rows.columns if not name.startswith("_")])
+    if "://" in name:
+        return read_shared(parts.opened, name)
+    return read_rows(parts, name).collect()
 
 
 class Answering:

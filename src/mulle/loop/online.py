@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 
 import polars as pl
 
+from mulle.core.clock import EPOCH
 from mulle.core.declare.dataset import Dataset
-from mulle.core.declare.features import Features, Lookup
+from mulle.core.declare.features import Features
+from mulle.core.errors import NotFound
 from mulle.core.records.bundle import JoinSpec
+from mulle.core.records.dataset import DatasetVersion
+from mulle.lifecycle.data.version import VERSION, read_version
 from mulle.lifecycle.features.join import join_specs
-from mulle.lifecycle.features.materialise import materialise, trim
-from mulle.loop.ingest import published
+from mulle.lifecycle.features.materialise import Published, materialise, trim
 from mulle.loop.parts import Parts
 
-__all__ = ["deployed_features", "feature_tables", "refresh_online", "specs_of"]
+__all__ = ["deployed_features", "published_tables", "refresh_online", "specs_of"]
+
+_TRIMMED = timedelta(hours=1)
+"""How often what nobody asks for any more is deleted; to find it, the whole store is walked through."""
+
+Versions = dict[str, DatasetVersion]
 
 
 def specs_of(parts: Parts, features: Features) -> tuple[JoinSpec, ...]:
     """Return the joins of a feature function as serving reads them."""
-    names = {features.dataset.name, *(join.dataset.name for _, join in features.joins)}
-    versions = {name: parts.metadata.datasets.get(name) for name in names}
-    return join_specs(features, {name: v.schema for name, v in versions.items() if v is not None})
+    return join_specs(features, {name: version.schema for name, version in _versions(parts, features).items()})
 
 
-def feature_tables(parts: Parts, features: Features) -> dict[str, pl.DataFrame]:
-    """Read the published rows that a feature function joins, by dataset name."""
-    joined: dict[str, Dataset] = {join.dataset.name: join.dataset for _, join in features.joins}
-    return {name: published(parts, dataset) for name, dataset in joined.items()}
+def published_tables(parts: Parts, features: Features) -> dict[str, Published]:
+    """Give the published rows that a feature function joins, by dataset name; nothing is read yet."""
+    return _tables(parts, features, _versions(parts, features))
 
 
 def deployed_features(parts: Parts) -> tuple[Features, ...]:
@@ -40,6 +46,12 @@ def refresh_online(
     parts: Parts, now: datetime, *, until: datetime | None = None, tables: dict[str, pl.DataFrame] | None = None
 ) -> int:
     """Materialise every tick and row available up to `until` that is not in the online store yet.
+
+    Nothing falls between two refreshes. The dataset versions are read first, and each table is marked with the version
+    that was read. A batch that is published meanwhile, or whose record was not written yet, has a later version than the
+    mark, and rows of a later version are new to the next refresh whatever their instants: those available by `until`
+    correct the ticks that were computed without them. Rows of a version that was read and that become available after
+    `until` are found by that. What is read of the lake is what is new and the windows it touches.
 
     Parameters
     ----------
@@ -58,27 +70,71 @@ def refresh_online(
     written = 0
     until = until or now
     for features in deployed_features(parts):
-        if any(parts.metadata.datasets.get(d.name) is None for d in _joined(features)):
+        versions = _versions(parts, features)
+        if any(join.dataset.name not in versions for _, join in features.joins):
             continue
-        specs = specs_of(parts, features)
-        since = _complete_until(parts, specs)
-        if since is not None and since >= until and not _has_lookup(features):
-            continue
-        rows = tables or feature_tables(parts, features)
-        written += sum(materialise(features, rows, specs, parts.online, since=since, until=until).values())
-        trim(specs, parts.online, until=now)
+        specs = join_specs(features, {name: version.schema for name, version in versions.items()})
+        marks = [parts.online.marked(spec.table) for spec in specs]
+        published = _tables(parts, features, versions)
+        for name, rows in (tables or {}).items():
+            if name in published:
+                published[name] = Published(rows.lazy(), published[name].version, published[name].changed)
+        written += sum(materialise(features, published, specs, parts.online, until=until, now=now).values())
+        if any(mark is None or _hour(mark.until) != _hour(until) for mark in marks):
+            trim(specs, parts.online, until=now)
     return written
 
 
-def _joined(features: Features) -> tuple[Dataset, ...]:
-    return tuple(join.dataset for _, join in features.joins)
+def _versions(parts: Parts, features: Features) -> Versions:
+    names = {features.dataset.name, *(join.dataset.name for _, join in features.joins)}
+    found = {name: parts.metadata.datasets.get(name) for name in sorted(names)}
+    return {name: version for name, version in found.items() if version is not None}
 
 
-def _has_lookup(features: Features) -> bool:
-    return any(isinstance(join, Lookup) for _, join in features.joins)
+def _tables(parts: Parts, features: Features, versions: Versions) -> dict[str, Published]:
+    tables = {}
+    for _, join in features.joins:
+        version = versions[join.dataset.name]
+        rows = read_version(parts.lake, join.dataset, version, superseded=True)
+        tables[join.dataset.name] = Published(rows, version.version, partial(_changed, parts, join.dataset, version))
+    return tables
 
 
-def _complete_until(parts: Parts, specs: tuple[JoinSpec, ...]) -> datetime | None:
-    marks = [parts.online.marked(spec.table) for spec in specs if spec.kind != "lookup"]
-    known = [m for m in marks if m is not None]
-    return min(known) if known and len(known) == len(marks) else None
+def _changed(parts: Parts, dataset: Dataset, version: DatasetVersion, fed: int) -> tuple[int, pl.LazyFrame | None]:
+    """Say what a restore put in and took out since the store was fed; see `Published`."""
+    earlier = parts.metadata.datasets.get(dataset.name, fed) if 0 < fed < version.version else None
+    if earlier is None:
+        return min(fed, version.version), None
+    base = _agree(_spans(earlier), _spans(version))
+    if base >= _spans(earlier)[-1][1]:
+        return base, None
+    try:
+        return base, read_version(parts.lake, dataset, earlier, superseded=True).filter(pl.col(VERSION) > base)
+    except NotFound:  # an erasure took those rows, and what the store had of them
+        return base, None
+
+
+def _spans(version: DatasetVersion) -> tuple[tuple[int, int], ...]:
+    return version.spans or ((1, version.version),)
+
+
+def _agree(one: tuple[tuple[int, int], ...], other: tuple[tuple[int, int], ...]) -> int:
+    """Give the number up to which two versions hold the same batches.
+
+    Examples
+    --------
+    >>> _agree(((1, 5),), ((1, 9),)), _agree(((1, 5),), ((1, 3), (7, 7))), _agree(((1, 3),), ((1, 3), (7, 7)))
+    (5, 3, 6)
+    """
+    for (first, last), (other_first, other_last) in zip(one, other, strict=False):
+        if first != other_first:
+            return min(first, other_first) - 1
+        if last != other_last:
+            return min(last, other_last)
+    if len(one) == len(other):
+        return one[-1][1]
+    return max(one, other, key=len)[min(len(one), len(other))][0] - 1
+
+
+def _hour(moment: datetime) -> int:
+    return (moment - EPOCH) // _TRIMMED

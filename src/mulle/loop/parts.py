@@ -37,8 +37,10 @@ class Parts:
         The stores.
     tracking, compute : callables
         Make the part at first use (both are slow to start).
-    source : callable
-        Gives a dataset's reader.
+    source, labels : callables
+        Give a dataset's reader, and that of its labels (None when it declares none).
+    opened : callable
+        Opens another project's lake, read-only, by the address of a shared dataset.
     playback : callable
         Gives a reader that plays a frame back as it became available; takes the frame and that column.
     """
@@ -52,4 +54,6 @@ class Parts:
     tracking: Callable[[], Tracking]
     compute: Callable[[], Compute]
     source: Callable[[Dataset], SourceReader]
+    labels: Callable[[Dataset], SourceReader | None]
+    opened: Callable[[str], tuple[Lake, str]]
     playback: Callable[[pl.DataFrame, str | None], SourceReader]

@@ -17,9 +17,10 @@ from mulle.kernel.bundle import read_contract
 from mulle.kernel.dtypes import schema_text
 from mulle.kernel.rows import cast_inputs, raw_inputs
 from mulle.kernel.transform import prove_row_wise
-from mulle.lifecycle.data.check import check_batch
+from mulle.lifecycle.data.check import Beside, check_batch
+from mulle.lifecycle.data.typed import typed
 from mulle.lifecycle.features.join import join_offline
-from mulle.loop.ingest import all_datasets
+from mulle.loop.ingest import all_datasets, beside
 from mulle.loop.parts import Parts
 from mulle.loop.tasks import features_hash
 
@@ -60,16 +61,15 @@ def _plan_dataset(parts: Parts, dataset: Dataset, samples: dict[str, pl.DataFram
         return {**told, "action": "read", "verdict": "fail", "problem": error.detail}
     if batch is None:
         return {**told, "action": "nothing new" if version else "no rows at the source", "verdict": "pass" if version else "fail"}
-    samples[dataset.name] = batch.rows.head(SAMPLE)
-    references = {name: frame for name, frame in samples.items() if name != dataset.name}
+    rows = typed(batch.frame(), dataset, version.schema if version else {})
     # A reference is needed whole: a sample of it would call known codes unknown.
-    references[dataset.name] = batch.rows
-    checks = check_batch(dataset, samples[dataset.name], published=None, references=references, schema=None)
-    samples[dataset.name] = batch.rows if dataset.time is None else samples[dataset.name]
+    references = {**beside(parts, dataset), **{name: frame.lazy() for name, frame in samples.items()}}
+    samples[dataset.name] = rows if dataset.time is None else rows.head(SAMPLE)
+    checks = check_batch(dataset, rows.head(SAMPLE).lazy(), Beside(version=version, references=references), now=parts.clock.now())
     return {
         **told,
         "action": "publish version 1" if version is None else f"publish version {version.version + 1}",
-        "rows": batch.rows.height,
+        "rows": rows.height,
         "verdict": verdict_of(checks),
         "checks": to_json(checks),
     }

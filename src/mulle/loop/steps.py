@@ -98,13 +98,13 @@ class Steps:
 
     def publish(self, run_id: str, results: Json) -> Json:
         """Publish audited batches, quarantine failed ones, and fix the versions that the run reads."""
-        run, model = self._run(run_id)
+        _, model = self._run(run_id)
         staged, refused = _staged(results), []
         cause = Cause(type="run", id=run_id, why=f"run of {model.name} found new rows")
         for dataset in needed(model):
             if dataset.name in staged:
                 checks = tuple(from_json(CheckResult, c) for c in results["check"]["checks"][dataset.name])
-                done = publish_staged(self.parts, dataset, staged[dataset.name], checks, now=run.created_at, causes=(cause,))
+                done = publish_staged(self.parts, dataset, staged[dataset.name], checks, causes=(cause,))
                 if isinstance(done, Quarantine):
                     failed = ", ".join(f"{c.name} failed on {c.failed} rows" for c in checks if c.verdict == "fail")
                     refused.append(f"{dataset.name}: batch quarantined, {failed}")

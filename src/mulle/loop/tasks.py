@@ -152,7 +152,6 @@ def joined_rows(work: Work, model: Model) -> pl.DataFrame:
         cast_inputs(known.select(f.name for f in inputs), inputs),
         model.features,
         _tables(work, model.features),
-        bulk=version.bulk,
     )
     time = known[dataset.time] if dataset.time else pl.Series([None] * known.height, dtype=pl.Datetime("us", "UTC"))
     return joined.with_columns(known[model.target].alias(TARGET), time.alias(TIME))
@@ -166,7 +165,7 @@ def joined_with(work: Work, features: Features, rows: pl.DataFrame) -> pl.DataFr
 
 def _tables(work: Work, features: Features) -> dict[str, pl.DataFrame]:
     return {
-        join.dataset.name: read_version(work.lake, join.dataset, work.versions[join.dataset.name]).collect()
+        join.dataset.name: read_version(work.lake, join.dataset, work.versions[join.dataset.name], superseded=True).collect()
         for _, join in features.joins
     }
 
@@ -217,5 +216,5 @@ def _spans(join: Join) -> list[str]:
     if isinstance(join, AsOf):
         return [str(join.within)]
     if isinstance(join, History):
-        return [str(join.window), str(join.every), *(f"{name}={value}" for name, value in join.values)]
+        return [",".join(join.by), str(join.window), str(join.every), *(f"{name}={value}" for name, value in join.values)]
     return []

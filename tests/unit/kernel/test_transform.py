@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mulle.core.clock import instant
@@ -141,6 +142,152 @@ def test_a_row_wise_function_is_proven(function: Callable[[pl.LazyFrame], pl.Laz
 def test_a_function_that_looks_at_other_rows_is_refused(function: Callable[[pl.LazyFrame], pl.LazyFrame]) -> None:
     with pytest.raises(TransformError, match=r".") as caught:
         prove_row_wise(function, SAMPLE)
+    assert "ml.history" in caught.value.next
+
+
+CALLS = itertools.count()
+SEEN: list[float] = []
+
+
+def counting(rows: pl.LazyFrame) -> pl.LazyFrame:
+    return rows.select("s", n=pl.col("x") + next(CALLS))
+
+
+def random_values(rows: pl.LazyFrame) -> pl.LazyFrame:
+    return rows.select("s", n=pl.col("x").map_batches(lambda x: x + np.random.default_rng().random(), return_dtype=pl.Float64))
+
+
+def sized(rows: pl.LazyFrame) -> pl.LazyFrame:
+    big = rows.select(pl.len()).collect().item() > 600
+    return rows.select("s", n=pl.col("x") * (2 if big else 1))
+
+
+def null_minded(rows: pl.LazyFrame) -> pl.LazyFrame:
+    empty = rows.select(pl.col("s").is_null().all()).collect().item()
+    return rows.select("s", n=pl.lit(0.0) if empty else pl.col("x"))
+
+
+def shifty_type(rows: pl.LazyFrame) -> pl.LazyFrame:
+    empty = rows.select(pl.col("x").is_null().all()).collect().item()
+    return rows.select("s", n=pl.col("x").cast(pl.String if empty else pl.Float64))
+
+
+def learning(rows: pl.LazyFrame) -> pl.LazyFrame:
+    SEEN.append(rows.select(pl.col("x").max()).collect().item() or 0.0)
+    return rows.select("s", n=pl.col("x") / max(SEEN[-2:]))
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (counting, "given a second time"),
+        (random_values, "given a second time"),
+        (sized, "repeated"),
+        (null_minded, "changes when the rows are"),
+        (shifty_type, "its type: Float64, then String"),
+        (learning, "changes when the rows are"),
+    ],
+)
+def test_state_chance_and_the_shape_of_the_frame_are_refused_by_name(
+    function: Callable[[pl.LazyFrame], pl.LazyFrame], words: str
+) -> None:
+    with pytest.raises(TransformError, match=words) as caught:
+        prove_row_wise(function, SAMPLE)
+    assert caught.value.facts["column"] == "n"
+    assert caught.value.facts["function"] == function.__name__
+
+
+def test_a_value_that_is_null_alone_and_something_beside_others_is_refused() -> None:
+    def quiet(rows: pl.LazyFrame) -> pl.LazyFrame:
+        # Null rows alone give nulls either way; only a frame that lacks `s` while it has `x` tells.
+        empty = rows.select(pl.col("s").is_null().all()).collect().item()
+        return rows.select(n=pl.col("x") * (3 if empty else 2))
+
+    with pytest.raises(TransformError, match="'n' of quiet changes when the rows are in a frame without values of s"):
+        prove_row_wise(quiet, SAMPLE.with_columns(pl.col("s").fill_null("e")))
+
+
+NUMBERS = [pl.col("x"), pl.col("y"), pl.col("k").cast(pl.Float64)]
+
+
+def row_wise(numbers: st.SearchStrategy[pl.Expr]) -> st.SearchStrategy[pl.Expr]:
+    return st.one_of(
+        st.tuples(numbers, numbers).map(lambda p: p[0] + p[1]),
+        st.tuples(numbers, numbers).map(lambda p: p[0] * p[1] - 1),
+        st.tuples(numbers, numbers).map(lambda p: pl.when(p[0] > 0).then(p[1]).otherwise(None)),
+        st.tuples(numbers, numbers).map(lambda p: pl.max_horizontal(p[0], p[1])),
+        numbers.map(lambda e: e.fill_null(0).clip(-5, 5)),
+        numbers.map(lambda e: e.abs().sqrt().round(3)),
+        numbers.map(lambda e: e.is_null().cast(pl.Float64)),
+        numbers.map(lambda e: pl.concat_str(e.cast(pl.String), "s").str.len_chars().cast(pl.Float64)),
+    )
+
+
+EXPRESSIONS = st.recursive(st.sampled_from(NUMBERS), row_wise, max_leaves=5)
+
+# Each looks at other rows of a column in which no two values are alike.
+WHOLE: dict[str, Callable[[pl.Expr], pl.Expr]] = {
+    "mean": lambda e: e - e.mean(),
+    "max": lambda e: e / e.max(),
+    "rank": lambda e: e.rank(),
+    "shift": lambda e: e.shift(1),
+    "diff": lambda e: e.diff(),
+    "cum_sum": lambda e: e.cum_sum(),
+    "sort": lambda e: e.sort(),
+    "reverse": lambda e: e.reverse(),
+    "over": lambda e: e - e.mean().over("k"),
+    "sample": lambda e: e.sample(fraction=1.0, shuffle=True),
+    "shuffle": lambda e: e.shuffle(seed=1),
+    "forward_fill": lambda e: e.forward_fill() + e.backward_fill(),
+    "rolling": lambda e: e.rolling_mean(2),
+    "ewm": lambda e: e.ewm_mean(alpha=0.5),
+    "first": lambda e: e - e.first(),
+    "len": lambda e: e + pl.len(),
+    "int_range": lambda e: e + pl.int_range(pl.len()),
+    "interpolate": lambda e: e.interpolate(),
+    "n_unique": lambda e: e + e.n_unique(),
+}
+FRAMES: dict[str, Callable[[pl.LazyFrame], pl.LazyFrame]] = {
+    "filter": lambda r: r.filter(pl.col("x").is_not_null()),
+    "sort": lambda r: r.sort("y"),
+    "head": lambda r: r.head(5),
+    "reverse": lambda r: r.reverse(),
+    "unique": lambda r: r.select("k").unique(),
+    "drop_nulls": lambda r: r.drop_nulls(),
+    "value_counts": lambda r: r.select(pl.col("s").value_counts()).unnest("s"),
+    "explode": lambda r: r.with_columns(v=pl.concat_list("x", "y")).explode("v"),
+    "group_by": lambda r: r.group_by("k").agg(pl.col("x").sum()),
+    "tail": lambda r: r.tail(1),
+}
+
+
+def many_rows(seed: int) -> pl.DataFrame:
+    dice = np.random.default_rng(seed)
+    x = [None if i % 7 == 3 else float(v) for i, v in enumerate(dice.normal(size=24))]
+    return pl.DataFrame({"x": x, "y": dice.normal(size=24), "k": dice.integers(0, 3, 24), "s": [*"abcdef"] * 4})
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(EXPRESSIONS, min_size=1, max_size=3), st.integers(0, 99))
+def test_any_row_wise_function_is_proven(expressions: list[pl.Expr], seed: int) -> None:
+    prove_row_wise(lambda r: r.select("s", **{f"f{i}": e for i, e in enumerate(expressions)}), many_rows(seed))
+
+
+@settings(max_examples=60, deadline=None)
+@given(EXPRESSIONS, st.sampled_from(sorted(WHOLE)), st.integers(0, 99))
+def test_any_function_with_one_feature_of_the_whole_is_refused_by_its_name(good: pl.Expr, whole: str, seed: int) -> None:
+    def function(rows: pl.LazyFrame) -> pl.LazyFrame:
+        return rows.select(fine=good, guilty=WHOLE[whole](pl.col("x")))
+
+    with pytest.raises(TransformError, match=r".") as caught:
+        prove_row_wise(function, many_rows(seed), seed=seed)
+    assert caught.value.facts["column"] == "guilty"
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_a_function_that_changes_which_rows_there_are_is_refused(name: str) -> None:
+    with pytest.raises(TransformError, match=r".") as caught:
+        prove_row_wise(FRAMES[name], many_rows(0))
     assert "ml.history" in caught.value.next
 
 

@@ -20,12 +20,12 @@ _ORDER: tuple[pl.DataType, ...] = (pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64()
 _REFUSED = (pl.Time, pl.Duration, pl.Object, pl.Unknown)
 
 
-def conform(rows: pl.DataFrame, table: DeltaTable | None, address: str) -> pl.DataFrame:
+def conform(rows: pl.LazyFrame, table: DeltaTable | None, address: str) -> pl.LazyFrame:
     """Convert rows to what a table keeps.
 
     Parameters
     ----------
-    rows : polars.DataFrame
+    rows : polars.LazyFrame
     table : DeltaTable or None
         None when it is about to be made.
     address : str
@@ -33,9 +33,10 @@ def conform(rows: pl.DataFrame, table: DeltaTable | None, address: str) -> pl.Da
 
     Returns
     -------
-    polars.DataFrame
+    polars.LazyFrame
         Categories are text, unsigned integers the next wider signed ones, instants microseconds; columns that know
         no type (all null) take the table's, or are left out when it has none; the table's other columns are null.
+        A value that does not fit shows when the frame is read.
 
     Raises
     ------
@@ -43,8 +44,9 @@ def conform(rows: pl.DataFrame, table: DeltaTable | None, address: str) -> pl.Da
         When a column's type conflicts with the table's, or no table can keep it; facts name the ``column``.
     """
     known = {} if table is None else dict(pl.scan_delta(table).collect_schema())
+    given = rows.collect_schema()
     chosen = []
-    for name, dtype in rows.schema.items():
+    for name, dtype in given.items():
         stored = stored_type(dtype)
         if stored is None:
             raise _conflict(address, name, dtype, "a type that the lake keeps")
@@ -54,11 +56,8 @@ def conform(rows: pl.DataFrame, table: DeltaTable | None, address: str) -> pl.Da
         if stored not in (target, pl.Null()) and not _widens(stored, target):
             raise _conflict(address, name, dtype, str(target))
         chosen.append(pl.col(name).cast(target))
-    chosen += [pl.lit(None, dtype).alias(name) for name, dtype in known.items() if name not in rows.columns]
-    try:
-        return rows.select(chosen)
-    except pl.exceptions.InvalidOperationError as error:
-        raise DataError(f"{address} cannot take these rows: {error}", next="see the column's largest values") from error
+    chosen += [pl.lit(None, dtype).alias(name) for name, dtype in known.items() if name not in given]
+    return rows.select(chosen)
 
 
 def stored_type(dtype: pl.DataType) -> pl.DataType | None:

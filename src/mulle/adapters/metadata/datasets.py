@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Table, func, select, update
 
 from mulle.adapters.metadata.database import Database, dump, insert_once, instant, load, microseconds, newest_first
-from mulle.adapters.metadata.tables import dataset_versions, quarantines, tags
+from mulle.adapters.metadata.tables import audits, dataset_versions, erasures, quarantines, tags
 from mulle.core.errors import Conflict
-from mulle.core.records.dataset import DatasetVersion, Quarantine, Tag
+from mulle.core.records.base import Json
+from mulle.core.records.dataset import Audit, CheckResult, DatasetVersion, Erasure, Quarantine, Tag
 
 __all__ = ["SqlDatasets"]
 
@@ -65,14 +67,55 @@ class SqlDatasets:
 
     def add_quarantine(self, batch: Quarantine) -> None:
         """Add the record of a batch that was turned away."""
-        at = microseconds(batch.created_at)
-        row = {"id": batch.id, "dataset": batch.dataset, "created_at": at, "record": dump(batch)}
-        self._database.add(quarantines, "id", row)
+        self._add(quarantines, batch)
 
     def quarantines(self, dataset: str | None = None, limit: int = 100) -> Sequence[Quarantine]:
         """List quarantined batches, newest first."""
         query = newest_first(quarantines, limit)
         return self._database.records(Quarantine, query if dataset is None else query.where(quarantines.c.dataset == dataset))
+
+    def add_audit(self, audit: Audit) -> None:
+        """Add the results of checks that were run without publishing."""
+        self._add(audits, audit)
+
+    def audits(self, dataset: str, limit: int = 100) -> Sequence[Audit]:
+        """List a dataset's audits, newest first."""
+        return self._database.records(Audit, newest_first(audits, limit).where(audits.c.dataset == dataset))
+
+    def add_erasure(self, erasure: Erasure) -> None:
+        """Add the record of an erasure."""
+        self._add(erasures, erasure)
+
+    def erasures(self, dataset: str | None = None, limit: int = 100) -> Sequence[Erasure]:
+        """List erasures, newest first."""
+        query = newest_first(erasures, limit)
+        return self._database.records(Erasure, query if dataset is None else query.where(erasures.c.dataset == dataset))
+
+    def redact(self, dataset: str, unwanted: Callable[[Json], bool]) -> int:
+        """Drop the samples that an erasure names from every kept check result; see the port."""
+        dropped = 0
+        kinds: tuple[tuple[Table, type[DatasetVersion] | type[Quarantine] | type[Audit]], ...] = (
+            (dataset_versions, DatasetVersion),
+            (quarantines, Quarantine),
+            (audits, Audit),
+        )
+        with self._database.write() as connection:
+            for table, kind in kinds:
+                rows = connection.execute(select(table.c.seq, table.c.record).where(table.c.dataset == dataset)).all()
+                for seq, text in rows:
+                    record = load(kind, text)
+                    checks = tuple(_without(c, unwanted) for c in record.checks)
+                    fewer = sum(len(c.samples) for c in record.checks) - sum(len(c.samples) for c in checks)
+                    if fewer:
+                        changed = dump(replace(record, checks=checks))
+                        connection.execute(update(table).where(table.c.seq == seq).values(record=changed))
+                        dropped += fewer
+        return dropped
+
+    def _add(self, table: Table, record: Quarantine | Audit | Erasure) -> None:
+        at = microseconds(record.created_at)
+        row = {"id": record.id, "dataset": record.dataset, "created_at": at, "record": dump(record)}
+        self._database.add(table, "id", row)
 
     def tag(self, tag: Tag) -> None:
         """Name a version; the newest tag of a name wins."""
@@ -100,3 +143,7 @@ def _stored(connection: Connection, id: str) -> DatasetVersion | None:
 def _last(connection: Connection, dataset: str) -> int:
     query = select(func.max(dataset_versions.c.version)).where(dataset_versions.c.dataset == dataset)
     return connection.execute(query).scalar() or 0
+
+
+def _without(check: CheckResult, unwanted: Callable[[Json], bool]) -> CheckResult:
+    return replace(check, samples=tuple(sample for sample in check.samples if not unwanted(sample)))

@@ -24,8 +24,10 @@ __all__ = [
     "HEAD",
     "alert_events",
     "alerts",
+    "audits",
     "dataset_versions",
     "deployments",
+    "erasures",
     "gate_results",
     "metadata",
     "model_versions",
@@ -39,7 +41,7 @@ __all__ = [
     "windows",
 ]
 
-HEAD = "0001"
+HEAD = "0002"
 """The revision this release reads and writes; a test holds it to the newest migration."""
 
 metadata = MetaData()
@@ -90,6 +92,29 @@ quarantines = Table(
     _record(),
     Index("ix_quarantines_dataset", "dataset", "created_at", "seq"),
     Index("ix_quarantines_created", "created_at", "seq"),
+)
+
+audits = Table(
+    "audits",
+    metadata,
+    _seq(),
+    _id(),
+    _name("dataset"),
+    _instant(),
+    _record(),
+    Index("ix_audits_dataset", "dataset", "created_at", "seq"),
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    _seq(),
+    _id(),
+    _name("dataset"),
+    _instant(),
+    _record(),
+    Index("ix_erasures_dataset", "dataset", "created_at", "seq"),
+    Index("ix_erasures_created", "created_at", "seq"),
 )
 
 tags = Table(

@@ -1,33 +1,60 @@
-"""CSV and Parquet files as a source: each file is read once, and what is appended to a CSV is read alone."""
+"""Files as a source: each is read once, and what is appended to a CSV or JSON lines file is read alone."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
-from glob import has_magic
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from mulle.adapters.sources.columnar import columnar
+from mulle.adapters.sources.delimited import read_csv
 from mulle.adapters.sources.frames import FrameReader
-from mulle.core.declare.dataset import Files
+from mulle.adapters.sources.jsonlines import read_jsonl
+from mulle.adapters.sources.lines import LineFile
+from mulle.adapters.sources.objects import Found, store_of
+from mulle.adapters.sources.spool import Budget, Portion, pieces
+from mulle.core.declare.sources import Files
 from mulle.core.errors import DataError
 from mulle.core.ports.source import Batch
 from mulle.core.records.base import Json
 
 __all__ = ["FilesReader"]
 
-_NULLS = ["", "NA"]
-_ENDINGS = {".csv", ".parquet"}
+_ENDINGS = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What one file gave: its position, and its rows when there are new ones."""
+
+    position: Json
+    portion: Portion | None = None
+    counted: int | None = None
 
 
 class FilesReader:
-    """Reads the new files below a path or glob; implements `SourceReader`.
+    """Reads the new files below a path, glob or folder; implements `SourceReader`.
 
-    Positions are ``{"files": {name: {size, mtime_ns, hash, rows}}}``. A file of the same size and modification time is
-    not opened again; one whose content is the same is not read again. A CSV that grew, its old bytes unchanged, gives
-    the appended rows only; any other change gives the whole file again, as corrections of its rows.
+    Positions are ``{"files": {name: {size, mtime_ns, hash, rows}}}``, and ``text`` for a CSV: its columns of text. A file
+    of the same size and modification time is not opened again; one whose content is the same is not read again. A CSV or
+    JSON lines file that grew, its old bytes unchanged, gives the appended rows only; any other change gives the whole file
+    again, as corrections of its rows.
+
+    Text files are read to their end, and Parquet and Arrow files looked into, before the first row is given; a batch's
+    rows wait in memory up to 512 MiB and on disk beyond.
 
     Parameters
     ----------
@@ -38,11 +65,21 @@ class FilesReader:
         The column that tells when a row became known; only used on a replay clock (`until`).
     time : str or None
         Stands in where `available` is null.
+    text : collection of str
+        Columns of a CSV that are text whatever they look like, such as codes with leading zeros.
     """
 
-    def __init__(self, folder: Path, source: Files, available: str | None = None, *, time: str | None = None) -> None:
-        self._folder, self._source = folder, source
-        self._available, self._time = available, time
+    def __init__(
+        self,
+        folder: Path,
+        source: Files,
+        available: str | None = None,
+        *,
+        time: str | None = None,
+        text: Collection[str] = (),
+    ) -> None:
+        self._source, self._store = source, store_of(source.path, folder)
+        self._available, self._time, self._text = available, time, frozenset(text)
 
     def read(self, positions: Json, until: datetime | None = None) -> Batch | None:
         """Return what is new since `positions`, or None.
@@ -53,104 +90,103 @@ class FilesReader:
         Raises
         ------
         DataError
-            When a file cannot be read, or a plain path does not exist; names it.
+            When a file cannot be read, or a plain path does not exist or is empty; names file, line and column.
+        Unavailable
+            When the object store is away, or a file changes while it is read.
         """
-        paths = self._paths()
+        files = self._files()
         if self._available is not None and (until is not None or "until" in positions):
-            return self._replayed(paths, positions, until)
+            return self._replayed(files, positions, until)
         known: dict[str, Any] = positions.get("files", {})
-        frames, seen, names = [], dict(known), []
-        for path in paths:
-            name = self._name(path)
-            fresh = _fresh(path, known.get(name))
-            if fresh is None:
-                continue
-            rows, seen[name] = fresh
-            if rows.height:
-                frames.append(rows)
-                names.append(name)
-        if not frames:
+        seen, budget = dict(known), Budget()
+        reads: list[_Read] = []
+        for found in files:
+            read = self._read(found, known.get(found.name), budget)
+            if read is not None:
+                seen[found.name] = read.position
+                reads += [read] if read.portion else []
+        portions = [r.portion for r in reads if r.portion]
+        if not portions:
             return None
-        origin = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        return Batch(rows=_stacked(frames, names), positions={"files": seen}, origin=origin)
+        counts = [r.counted for r in reads]
+        return Batch(
+            pieces=pieces(portions),
+            positions={"files": seen},
+            origin=_origin([p.name for p in portions]),
+            counted=None if None in counts else sum(c or 0 for c in counts),
+        )
 
-    def _replayed(self, paths: list[Path], positions: Json, until: datetime | None) -> Batch | None:
-        if not paths:
+    def _replayed(self, files: list[Found], positions: Json, until: datetime | None) -> Batch | None:
+        budget = Budget()
+        portions = [r.portion for f in files if (r := self._read(f, None, budget)) is not None and r.portion]
+        if not portions:
             return None
-        rows = _stacked([_table(p) for p in paths], [self._name(p) for p in paths])
-        return FrameReader(_zoned(rows), self._available, time=self._time, origin=self._source.path).read(positions, until)
+        rows = _zoned(pl.concat(pieces(portions)))
+        return FrameReader(rows, self._available, time=self._time, origin=self._source.path).read(positions, until)
 
-    def _paths(self) -> list[Path]:
-        pattern = self._source.path
-        base = Path(pattern) if Path(pattern).is_absolute() else self._folder / pattern
-        if base.is_dir():
-            return sorted(p for p in base.rglob("*") if p.suffix.lower() in _ENDINGS and p.is_file())
-        if not has_magic(pattern):
-            if not base.is_file():
-                raise DataError(f"no file {base}", next="put the file there, or mend the path in project.py", file=str(base))
-            return [base]
-        anchor = Path(base.anchor)
-        return sorted(p for p in anchor.glob(str(base.relative_to(anchor))) if p.is_file())
+    def _files(self) -> list[Found]:
+        path = self._source.path
+        found = self._store.files(path)
+        if not self._store.is_plain(path):
+            kept = [f for f in found if self._kind(f) and f.size]  # a file without content is one still to be written
+            if found and not kept and not any(self._kind(f) for f in found) and Path(path).suffix.strip("."):
+                raise DataError(f"{path}: no ending tells the format of {found[0].name}", next="name it: ml.Files(..., format=)")
+            return kept
+        if not found:
+            raise DataError(f"no file {path}", next="put the file there, or mend the path in project.py", file=path)
+        if self._kind(found[0]) is None:
+            raise DataError(f"{path}: its ending tells no format", next="name it: ml.Files(..., format=)", file=path)
+        if not found[0].size:
+            raise DataError(f"{path} is empty: not even a header", next="write the file again", file=path)
+        return found
 
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self._folder).as_posix() if path.is_relative_to(self._folder) else path.as_posix()
+    def _kind(self, found: Found) -> str | None:
+        told = _ENDINGS.get(Path(found.name).suffix.lower())
+        wanted = self._source.format
+        return wanted if wanted is not None and told in (None, wanted) else (told if wanted is None else None)
 
-
-def _fresh(path: Path, known: dict[str, Any] | None) -> tuple[pl.DataFrame, dict[str, Any]] | None:
-    try:
-        facts = path.stat()
-        if known and (known["size"], known["mtime_ns"]) == (facts.st_size, facts.st_mtime_ns):
+    def _read(self, found: Found, known: dict[str, Any] | None, budget: Budget) -> _Read | None:
+        if known and (known["size"], known["mtime_ns"]) == (found.size, found.mtime_ns):
             return None
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}", next="see its permissions", file=str(path)) from error
-    digest = hashlib.sha256(content).hexdigest()[:32]
-    if known and known["hash"] == digest:
-        return None
-    rows = _table(path)
-    position = {"size": len(content), "mtime_ns": facts.st_mtime_ns, "hash": digest, "rows": rows.height}
-    if known and _grew(path, content, known):
-        return rows[known["rows"] :], position
-    return rows, position
+        kind = self._kind(found)
+        if kind in ("csv", "jsonl"):
+            return self._read_lines(found, known, kind, budget)
+        return self._read_columnar(found, known, str(kind))
+
+    def _read_lines(self, found: Found, known: dict[str, Any] | None, kind: str, budget: Budget) -> _Read:
+        with self._store.open(found) as stream:
+            lines = LineFile(stream, found, quoted=kind == "csv")
+            head = lines.head() if kind == "csv" else b""
+            if not lines.resume(known):
+                return _Read({**(known or {}), "mtime_ns": found.mtime_ns})
+            before = known if known and lines.resumed else {}
+            if kind == "jsonl":
+                spool, facts = read_jsonl(lines, budget=budget), {}
+            else:
+                text = self._text.union(before.get("text", ()))
+                options = {"separator": self._source.separator, "nulls": self._source.nulls}
+                spool, columns = read_csv(lines, head, text=text, budget=budget, **options)
+                facts = {"text": columns}
+        position = lines.position(before.get("rows", 0) + spool.rows) | facts
+        return _Read(position, spool.portion() if spool.rows else None)
+
+    def _read_columnar(self, found: Found, known: dict[str, Any] | None, kind: str) -> _Read:
+        mark = self._store.mark(found)
+        if mark is None:
+            with self._store.open(found) as stream:
+                mark = hashlib.file_digest(stream, "sha256").hexdigest()[:32]  # type: ignore[arg-type]
+        position = {"size": found.size, "mtime_ns": found.mtime_ns, "hash": mark, "rows": 0}
+        if known and known["hash"] == mark:
+            return _Read({**position, "rows": known["rows"]})
+        portion, rows = columnar(self._store, found, kind)
+        position["rows"] = rows
+        return _Read(position, portion if rows != 0 else None, rows)
 
 
-def _grew(path: Path, content: bytes, known: dict[str, Any]) -> bool:
-    size = known["size"]
-    if path.suffix.lower() != ".csv" or len(content) <= size:
-        return False
-    # An unfinished last line is not an appended one.
-    whole = content[:size].endswith(b"\n") or content[size : size + 1] in (b"\n", b"\r")
-    return whole and hashlib.sha256(content[:size]).hexdigest()[:32] == known["hash"]
-
-
-def _table(path: Path) -> pl.DataFrame:
-    try:
-        if path.suffix.lower() == ".parquet":
-            return pl.read_parquet(path, hive_partitioning=False)
-        return _without_empty(pl.read_csv(path, null_values=_NULLS, try_parse_dates=True, infer_schema_length=None))
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read: {cause}", next="mend or remove the file", file=str(path)) from error
-
-
-def _without_empty(rows: pl.DataFrame) -> pl.DataFrame:
-    # A CSV column without any value says nothing about its type; it takes the type of the other files.
-    return rows.with_columns(pl.col(n).cast(pl.Null) for n in rows.columns if rows[n].null_count() == rows.height)
+def _origin(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _zoned(rows: pl.DataFrame) -> pl.DataFrame:
     naive = [n for n, d in rows.schema.items() if isinstance(d, pl.Datetime) and d.time_zone is None]
     return rows.with_columns(pl.col(n).dt.replace_time_zone("UTC") for n in naive)
-
-
-def _stacked(frames: list[pl.DataFrame], names: list[str]) -> pl.DataFrame:
-    try:
-        return pl.concat(frames, how="diagonal_relaxed")
-    except pl.exceptions.PolarsError as error:
-        first = frames[0].schema
-        for frame, name in zip(frames, names, strict=True):
-            for column, dtype in frame.schema.items():
-                if first.get(column, dtype) != dtype:
-                    said = f"{name}: column '{column}' is {dtype}, and {first[column]} in {names[0]}"
-                    raise DataError(said, next="give the files one schema", file=name, column=column) from error
-        raise DataError(f"the files' schemas do not fit: {error}", next="give the files one schema") from error

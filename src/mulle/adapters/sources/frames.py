@@ -33,7 +33,7 @@ class FrameReader:
     >>> frame = pl.DataFrame({"x": [1, 2], "at": [instant("2013-01-02"), instant("2013-01-01")]})
     >>> reader = FrameReader(frame, "at")
     >>> first = reader.read({}, instant("2013-01-01"))
-    >>> first.rows["x"].to_list(), first.positions
+    >>> first.frame()["x"].to_list(), first.positions
     ([2], {'until': '2013-01-01T00:00:00Z'})
     >>> reader.read(first.positions, instant("2013-01-01")) is None
     True
@@ -58,14 +58,14 @@ class FrameReader:
         if self._moments is None:
             if positions.get("all") or self._frame.is_empty():
                 return None
-            return Batch(rows=self._frame, positions={"all": True}, origin=self._origin)
+            return Batch(pieces=[self._frame], positions={"all": True}, origin=self._origin)
         before = positions.get("until")
         first = 0 if before is None else self._after(instant(before))
         last = self._moments.len() if until is None else self._after(until)
         if last <= first:
             return None
         reached = until if until is not None else self._last()
-        return Batch(rows=self._frame[first:last], positions={"until": rfc3339(reached)}, origin=self._origin)
+        return Batch(pieces=[self._frame[first:last]], positions={"until": rfc3339(reached)}, origin=self._origin)
 
     def _after(self, moment: datetime) -> int:
         assert self._moments is not None

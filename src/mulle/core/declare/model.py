@@ -10,6 +10,7 @@ from mulle.core.declare.features import Features
 from mulle.core.declare.gates import Gate, no_worse_than_champion, p99, parity
 from mulle.core.declare.names import plain_name
 from mulle.core.declare.operate import Monitor, Retrain, Rollout, canary
+from mulle.core.declare.select import Select
 from mulle.core.declare.training import Candidate, Holdout, Search, dummy, holdout, lightgbm, logistic, random_forest, ridge
 from mulle.core.errors import DeclarationError
 
@@ -34,6 +35,8 @@ class Model:
     task : {"regression", "binary", "multiclass"}
     split : Holdout, optional
         By time where the dataset declares time (default: the last 14 days), else a random fifth.
+    select : Select, optional
+        Which features the model keeps (``ml.select``); all of them by default.
     search : Search, optional
     gates : iterable of Gate, optional
     rollout : Rollout, optional
@@ -51,6 +54,7 @@ class Model:
     target: str
     task: Task
     split: Holdout
+    select: Select | None
     search: Search
     gates: tuple[Gate, ...]
     rollout: Rollout
@@ -65,6 +69,7 @@ class Model:
         target: str,
         task: Task,
         split: Holdout | None = None,
+        select: Select | None = None,
         search: Search | None = None,
         gates: Iterable[Gate] | None = None,
         rollout: Rollout | None = None,
@@ -89,6 +94,7 @@ class Model:
             "target": target,
             "task": task,
             "split": split or (holdout("14d") if dataset.time else holdout(0.2)),
+            "select": select,
             "search": search if search and search.candidates else _with_candidates(search, linear),
             "gates": tuple(gates) if gates is not None else (no_worse_than_champion(METRIC[task]), parity(1e-4), p99("50ms")),
             "rollout": rollout or canary(),

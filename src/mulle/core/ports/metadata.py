@@ -6,12 +6,13 @@ nothing. Listings are newest first unless they say otherwise; ``limit`` bounds t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from mulle.core.records.dataset import DatasetVersion, Quarantine, Tag
+from mulle.core.records.base import Json
+from mulle.core.records.dataset import Audit, DatasetVersion, Erasure, Quarantine, Tag
 from mulle.core.records.deployment import Deployment
 from mulle.core.records.model import ModelVersion
 from mulle.core.records.run import GateResult, Run, RunEvent, Trial
@@ -45,6 +46,26 @@ class Datasets(Protocol):
 
     def quarantines(self, dataset: str | None = None, limit: int = 100) -> Sequence[Quarantine]:
         """List quarantined batches, newest first."""
+        ...
+
+    def add_audit(self, audit: Audit) -> None:
+        """Add the results of checks that were run without publishing."""
+        ...
+
+    def audits(self, dataset: str, limit: int = 100) -> Sequence[Audit]:
+        """List a dataset's audits, newest first."""
+        ...
+
+    def add_erasure(self, erasure: Erasure) -> None:
+        """Add the record of an erasure."""
+        ...
+
+    def erasures(self, dataset: str | None = None, limit: int = 100) -> Sequence[Erasure]:
+        """List erasures, newest first."""
+        ...
+
+    def redact(self, dataset: str, unwanted: Callable[[Json], bool]) -> int:
+        """Drop the samples that an erasure names from every kept check result of a dataset; return how many."""
         ...
 
     def tag(self, tag: Tag) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -13,22 +14,33 @@ from mulle.core.records.base import Json
 __all__ = ["Batch", "SourceReader"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Rows not read before, and the positions to record once they are published.
 
     Attributes
     ----------
-    rows : polars.DataFrame
+    pieces : iterable of polars.DataFrame
+        The rows, in order; all pieces have the same columns and types. Read once: reading may fail like `read` itself.
     positions : dict
         Opaque to all but the source; the next read starts from them.
     origin : str
         Where the rows came from, for people.
+    counted : int or None
+        How many rows the source itself says these are, where it can count without reading them.
+    repeats : polars.Expr or None
+        Which published rows may be among these again; those that equal one in every column are left out.
     """
 
-    rows: pl.DataFrame
+    pieces: Iterable[pl.DataFrame]
     positions: Json
     origin: str
+    counted: int | None = None
+    repeats: pl.Expr | None = None
+
+    def frame(self) -> pl.DataFrame:
+        """Read all pieces into one frame."""
+        return pl.concat(list(self.pieces))
 
 
 class SourceReader(Protocol):
@@ -42,12 +54,12 @@ class SourceReader(Protocol):
         positions : dict
             What the last published version recorded; empty at first.
         until : datetime, optional
-            On a replay clock: only rows known by then.
+            On a replay clock: only rows known by then. Sources that cannot tell ignore it.
 
         Raises
         ------
         DataError
-            When a file cannot be read; names it.
+            When what is there cannot be read; names it.
         Unavailable
             When the source is away.
         """

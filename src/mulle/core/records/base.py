@@ -105,6 +105,8 @@ def _read(hint: Any, value: Any) -> Any:
         return value if isinstance(value, hint) else from_json(hint, value)
     if origin is tuple and len(inner) == 2 and inner[1] is Ellipsis:
         return tuple(_read(inner[0], v) for v in value)
+    if origin is tuple:
+        return tuple(_read(i, v) for i, v in zip(inner, value, strict=True))
     if origin is dict and is_dataclass(inner[1]):
         return {k: _read(inner[1], v) for k, v in value.items()}
     return value

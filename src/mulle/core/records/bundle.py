@@ -10,8 +10,8 @@ from mulle.core.records.model import Parity
 
 __all__ = ["FORMAT", "Contract", "FeatureSpec", "InputField", "JoinSpec"]
 
-FORMAT = 1
-"""Version of the bundle's layout; a reader refuses a later one."""
+FORMAT = 2
+"""Version of the bundle's layout; a reader refuses a later one. Since 2 a bundle carries ``sample.json``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,8 @@ class JoinSpec:
     table : str
         The online store's table; derived from the definition, so that a changed definition is another table.
     on : tuple of str
-        The request's columns that make the key, in order.
+        The columns that make the key, in the order of the table's key text: the request's own, or ``join.column`` of a
+        join that comes earlier in the contract.
     columns : dict
         Joined column (without prefix) to Polars dtype as text.
     within, window, every : timedelta in microseconds, or None

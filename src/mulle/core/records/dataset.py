@@ -7,7 +7,7 @@ from datetime import datetime
 
 from mulle.core.records.base import Cause, Json
 
-__all__ = ["CheckResult", "DatasetVersion", "Quarantine", "Tag", "verdict_of"]
+__all__ = ["Audit", "CheckResult", "DatasetVersion", "Erasure", "Quarantine", "Tag", "verdict_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,8 @@ class CheckResult:
         Up to 20 of the failing rows.
     detail : str
         One sentence.
+    value : float or None
+        What was measured, where the check is a number against a bound (a drift, an age in seconds, a count).
     """
 
     name: str
@@ -39,6 +41,7 @@ class CheckResult:
     rows: int
     samples: tuple[Json, ...] = ()
     detail: str = ""
+    value: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,18 +50,22 @@ class DatasetVersion:
 
     Attributes
     ----------
-    rows, added : int
-        Rows in the version, and how many this publish added.
+    rows, added, replaced : int
+        Rows in the version, how many its batch brought, and how many of those took the place of an earlier row (or of
+        another in the batch).
     hash : str
         Hash chained over the published batches' contents: same data in the same order, same hash.
     schema : dict
         Column name to Polars dtype as text.
     table : str
         The lake's name for the table; `lake_version` is its version there.
+    spans : tuple of (int, int)
+        The versions whose batches are in this one, first and last of each unbroken row of them. A restored version has
+        a gap.
     positions : dict
         How far each source has been read; opaque to all but the source.
     bulk : bool
-        True when the rows were loaded later in bulk: they count as available from `known_at` alone.
+        True when this version's batch was loaded later in bulk: its rows count as available from `known_at` alone.
     """
 
     id: str
@@ -68,10 +75,12 @@ class DatasetVersion:
     version: int
     rows: int
     added: int
+    replaced: int = 0
     hash: str
     schema: dict[str, str]
     table: str
     lake_version: int
+    spans: tuple[tuple[int, int], ...] = ()
     positions: Json = field(default_factory=dict)
     bulk: bool = True
     checks: tuple[CheckResult, ...] = ()
@@ -88,6 +97,51 @@ class Quarantine:
     rows: int
     address: str
     checks: tuple[CheckResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """A dataset's checks run by hand or in CI, without publishing anything.
+
+    Attributes
+    ----------
+    version : int or None
+        The published version that was looked at; None for rows that the source would bring.
+    """
+
+    id: str
+    created_at: datetime
+    causes: tuple[Cause, ...] = ()
+    dataset: str
+    version: int | None
+    rows: int
+    checks: tuple[CheckResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    """The one edit of the past: rows removed by key, everywhere.
+
+    Attributes
+    ----------
+    keys : tuple of str
+        Salted hashes of the keys, so that the record of forgetting does not remember.
+    removed : dict
+        Where (table, quarantine, samples, online, ...) to how many.
+    by : str
+        Who asked.
+    lost : tuple of int
+        Versions that can no longer be read: a restore had taken their rows out of the table.
+    """
+
+    id: str
+    created_at: datetime
+    causes: tuple[Cause, ...] = ()
+    dataset: str
+    keys: tuple[str, ...]
+    removed: dict[str, int]
+    by: str
+    lost: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

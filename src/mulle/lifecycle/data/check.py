@@ -1,231 +1,218 @@
-"""The audit: every check of a dataset on a staged batch, in one pass, with exact counts and samples."""
+"""The audit: every check of a dataset on a batch, with exact counts and samples.
+
+What single rows tell is taken in one pass over the data, as one lazy selection of aggregates that streams, whatever the
+number of checks. A second pass reads samples, only when a check failed. Checks against other rows look further by
+themselves, over the columns they need.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import polars as pl
 
-from mulle.core.clock import rfc3339
-from mulle.core.declare.checks import Between, Check, Matches, NotNull, OneOf, Rows, Sql, Unique
+from mulle.core.declare import rules
 from mulle.core.declare.dataset import Dataset
-from mulle.core.errors import DataError
+from mulle.core.declare.rules import Check
+from mulle.core.errors import DataError, Unavailable
 from mulle.core.records.base import Json
 from mulle.core.records.dataset import CheckResult
-from mulle.kernel.dtypes import schema_text
-from mulle.lifecycle.data.query import failing_rows
+from mulle.lifecycle.data import masks, measures, relations, whole
+from mulle.lifecycle.data.contract import schema_findings
+from mulle.lifecycle.data.plan import SAMPLES, Beside, Found, Plan, Scene
+from mulle.lifecycle.data.samples import sampled
 
-__all__ = ["SAMPLES", "check_batch"]
+__all__ = ["SAMPLES", "Beside", "check_batch", "referenced"]
 
-SAMPLES = 20
-"""The most failing rows that a result carries."""
+_PLANNERS: dict[type[Check], Callable[[Any, Scene], Plan]] = {
+    rules.Rows: measures.rows,
+    rules.RowsLikePrevious: measures.rows_like_previous,
+    rules.RowsAsSource: measures.rows_as_source,
+    rules.Fresh: measures.fresh,
+    rules.SameDistribution: measures.same_distribution,
+    rules.NotNull: masks.not_null,
+    rules.Between: masks.between,
+    rules.Matches: masks.matches,
+    rules.Holds: masks.holds,
+    rules.Increasing: masks.increasing,
+    rules.OneOf: lambda check, scene: (masks.one_of if check.reference is None else relations.one_of_dataset)(check, scene),
+    rules.Unique: relations.unique,
+    rules.NoDuplicates: relations.no_duplicates,
+    rules.ForeignKey: relations.foreign_key,
+    rules.Sql: whole.sql,
+    rules.Passes: whole.passes,
+}
+
+_FAULTS = (Exception, pl.exceptions.PanicException)
+"""What an expression that a user wrote may raise; a panic of the engine is no Exception."""
 
 
-def check_batch(
-    dataset: Dataset,
-    rows: pl.DataFrame,
-    *,
-    published: pl.LazyFrame | None,
-    references: Mapping[str, pl.DataFrame],
-    schema: Mapping[str, str] | None,
-) -> tuple[CheckResult, ...]:
+def check_batch(dataset: Dataset, rows: pl.LazyFrame, beside: Beside, *, now: datetime) -> tuple[CheckResult, ...]:
     """Run a dataset's checks on a batch.
 
     Parameters
     ----------
     dataset : Dataset
-    rows : polars.DataFrame
-        The staged batch.
-    published : polars.LazyFrame or None
-        What is published already; uniqueness is judged against it too.
-    references : mapping
-        Dataset name to rows, for ``one_of(column, dataset)``: the values of its key's first column.
-    schema : mapping or None
-        The published schema (column to dtype text); None at the first publish.
+    rows : polars.LazyFrame
+        The staged batch. Columns that begin with ``_`` are bookkeeping, which no check sees.
+    beside : Beside
+        What the batch is judged against.
+    now : datetime
+        For checks of freshness; time-zone aware.
 
     Returns
     -------
     tuple of CheckResult
-        ``schema`` first, then the declared ones in order. A check that cannot be judged (unknown column, wrong type,
-        failing SQL) fails with the cause in its detail.
+        ``schema`` first, ``source_rows`` where the source has counted, then the declared ones in order. A check that
+        cannot be judged (unknown column, wrong type, failing SQL) fails with the cause in its detail. Of checks with the
+        same name the second is named ``... #2``.
+
+    Raises
+    ------
+    Unavailable
+        When rows cannot be read at all.
+
+    Examples
+    --------
+    >>> from mulle.core.clock import instant
+    >>> from mulle.core.declare.checks import between
+    >>> from mulle.core.declare.sources import Files
+    >>> trips = Dataset("trips", Files("trips.csv"), checks=[between("km", 0, 100)])
+    >>> found = check_batch(trips, pl.LazyFrame({"km": [5, 500]}), Beside(), now=instant("2013-01-01"))
+    >>> [(r.name, r.verdict, r.failed) for r in found]
+    [('schema', 'pass', 0), ('between(km)', 'fail', 1)]
     """
-    data = rows.select(c for c in rows.columns if not c.startswith("_"))
-    plans = [_plan(check, dataset, data, published, references) for check in dataset.checks]
-    counts = _counts(data, plans)
-    results = [_schema_result(dataset, data, schema)]
-    results += [_result(plan, data, counts.get(str(i), 0)) for i, plan in enumerate(plans)]
-    return tuple(results)
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A check made ready: a mask of failing rows, or a count, or the reason why it cannot be judged."""
-
-    check: Check
-    says: str
-    mask: pl.Expr | None = None
-    failed: int = 0
-    samples: pl.DataFrame | None = None
-    broken: str = ""
-
-
-def _plan(
-    check: Check, dataset: Dataset, data: pl.DataFrame, published: pl.LazyFrame | None, references: Mapping[str, pl.DataFrame]
-) -> _Plan:
-    if isinstance(check, Rows):
-        return _plan_rows(check, data.height)
-    if isinstance(check, Sql):
-        return _plan_sql(check, dataset, data)
-    names = check.columns if isinstance(check, Unique) else (check.column,)
-    unknown = [n for n in names if n not in data.columns]
-    if unknown:
-        return _Plan(check, "", broken=f"no column '{unknown[0]}'; the batch has {', '.join(data.columns)}")
-    if isinstance(check, Unique):
-        return _plan_unique(check, data, published)
-    return _plan_column(check, data, references)
-
-
-def _plan_rows(check: Rows, height: int) -> _Plan:
-    low, high = check.at_least or 0, check.at_most
-    if height < low:
-        return _Plan(check, f"{height} rows, at least {low} wanted", failed=low - height)
-    if high is not None and height > high:
-        return _Plan(check, f"{height} rows, at most {high} wanted", failed=height - high)
-    return _Plan(check, f"{height} rows")
-
-
-def _plan_sql(check: Sql, dataset: Dataset, data: pl.DataFrame) -> _Plan:
     try:
-        failed, samples = failing_rows(check.query, dataset.name, data)
-    except DataError as error:
-        return _Plan(check, "", broken=f"the query fails: {error.detail}")
-    return _Plan(check, "returned by the query", failed=failed, samples=samples)
+        return _judged(_scene(dataset, rows, beside, now))
+    except OSError as error:
+        raise Unavailable(f"dataset {dataset.name}: rows cannot be read: {error}", next="try again") from error
 
 
-def _plan_unique(check: Unique, data: pl.DataFrame, published: pl.LazyFrame | None) -> _Plan:
-    columns = list(check.columns)
-    complete = pl.all_horizontal(pl.col(c).is_not_null() for c in columns)
-    value = pl.struct(columns) if len(columns) > 1 else pl.col(columns[0])
-    mask = complete & value.is_duplicated()
-    if published is None:
-        return _Plan(check, "values that are not unique", mask=mask)
-    have = published.collect_schema()
-    if any(have.get(c) != data.schema[c] for c in columns):
-        return _Plan(check, "values that are not unique", mask=mask)  # the check named schema tells
-    index = data.lazy().select(*columns).with_row_index("__row")
-    taken = index.join(published.select(columns).unique(), on=columns, how="semi").select("__row").collect()["__row"]
-    mask = mask | pl.int_range(pl.len(), dtype=pl.UInt32).is_in(taken.implode())
-    return _Plan(check, "values that are not unique, in the batch or against what is published", mask=mask)
+def referenced(dataset: Dataset) -> tuple[Dataset, ...]:
+    """List the other datasets that a dataset's checks name, each once.
+
+    Examples
+    --------
+    >>> from mulle.core.declare.checks import one_of
+    >>> from mulle.core.declare.sources import Files
+    >>> planes = Dataset("planes", Files("planes.csv"), key="tailnum")
+    >>> [d.name for d in referenced(Dataset("flights", Files("f.csv"), checks=[one_of("tailnum", planes)]))]
+    ['planes']
+    """
+    named = [c.reference for c in dataset.checks if isinstance(c, (rules.OneOf, rules.ForeignKey)) and c.reference is not None]
+    return tuple({d.name: d for d in named}.values())
 
 
-def _plan_column(check: NotNull | OneOf | Between | Matches, data: pl.DataFrame, references: Mapping[str, pl.DataFrame]) -> _Plan:
-    column, dtype = pl.col(check.column), data.schema[check.column]
-    if isinstance(check, NotNull):
-        missing = column.is_null() | column.is_nan() if dtype.is_float() else column.is_null()
-        return _Plan(check, "nulls", mask=missing)
-    if isinstance(check, OneOf):
-        return _plan_one_of(check, dtype, references)
-    if isinstance(check, Between):
-        if not dtype.is_numeric():
-            return _Plan(check, "", broken=f"column '{check.column}' is {dtype}, expected numbers")
-        outside = ~column.is_between(check.low, check.high)
-        outside = outside | column.is_nan() if dtype.is_float() else outside
-        return _Plan(check, f"values outside {check.low:g} to {check.high:g}", mask=outside)
-    if dtype != pl.String:
-        return _Plan(check, "", broken=f"column '{check.column}' is {dtype}, expected text")
+def _scene(dataset: Dataset, rows: pl.LazyFrame, beside: Beside, now: datetime) -> Scene:
+    schema = {n: d for n, d in rows.collect_schema().items() if not n.startswith("_")}
+    visible = rows.select(list(schema))
+
+    @lru_cache(maxsize=1)
+    def frame() -> pl.DataFrame:
+        return visible.collect(engine="streaming")
+
+    return Scene(dataset=dataset, raw=rows, rows=visible, schema=schema, frame=frame, beside=beside, now=now)
+
+
+def _judged(scene: Scene) -> tuple[CheckResult, ...]:
+    checks = scene.dataset.checks
+    plans: dict[int, Plan] = {}
+    broken: dict[int, str] = {}
+    for i, check in enumerate(checks):
+        try:
+            plans[i] = _PLANNERS[type(check)](check, scene)
+        except DataError as error:
+            broken[i] = error.detail
+    height, values = _probed(scene.rows, plans, broken)
+    found: dict[int, Found] = {}
+    for i, taken in values.items():
+        try:
+            found[i] = plans[i].judge(taken, height)
+        except OSError:
+            raise
+        except DataError as error:
+            broken[i] = error.detail
+        except pl.exceptions.PolarsError as error:
+            broken[i] = _first_line(error)
+    samples = sampled(scene.rows, found)
+    names = _names(checks)
+    results = [
+        _broken(checks[i], names[i], broken[i], height)
+        if i in broken
+        else _result(checks[i], names[i], found[i], height, samples[i])
+        for i in range(len(checks))
+    ]
+    return (*_contract(scene, height), *results)
+
+
+def _probed(rows: pl.LazyFrame, plans: dict[int, Plan], broken: dict[int, str]) -> tuple[int, dict[int, tuple[Any, ...]]]:
     try:
-        pl.Series([""]).str.contains(check.pattern)
-    except pl.exceptions.PolarsError as error:
-        return _Plan(check, "", broken=f"the pattern cannot be read: {str(error).splitlines()[0]}")
-    return _Plan(check, f"values that do not match {check.pattern}", mask=~column.str.contains(check.pattern))
+        return _pass(rows, plans)
+    except OSError:
+        raise
+    except _FAULTS:
+        # One of them failed on the data; each alone tells which. The height alone tells whether rows can be read.
+        height, values = _pass(rows, {})
+    for i, plan in plans.items():
+        try:
+            values |= _pass(rows, {i: plan})[1]
+        except OSError:
+            raise
+        except _FAULTS as error:
+            broken[i] = _first_line(error)
+    return height, values
 
 
-def _plan_one_of(check: OneOf, dtype: pl.DataType, references: Mapping[str, pl.DataFrame]) -> _Plan:
-    if check.reference is None:
-        codes, known = pl.Series("codes", list(check.values), strict=False), "the given values"
-    else:
-        name, key = check.reference.name, check.reference.key
-        table = references.get(name)
-        if table is None or not key or key[0] not in table.columns:
-            said = f"the reference dataset '{name}' has no published rows with its key" if key else f"'{name}' declares no key"
-            return _Plan(check, "", broken=said)
-        codes, known = table[key[0]], f"the keys of {name}"
-    codes = codes.drop_nulls().unique()
-    if codes.dtype != dtype and not (codes.dtype.is_numeric() and dtype.is_numeric()):
-        return _Plan(check, "", broken=f"column '{check.column}' is {dtype}, {known} are {codes.dtype}")
-    column = pl.col(check.column)
-    return _Plan(check, f"values that are not among {known}", mask=column.is_not_null() & ~column.is_in(codes.implode()))
+def _pass(rows: pl.LazyFrame, plans: dict[int, Plan]) -> tuple[int, dict[int, tuple[Any, ...]]]:
+    probes = [probe.alias(f"{i}.{j}") for i, plan in plans.items() for j, probe in enumerate(plan.probes)]
+    taken = rows.select(pl.len().alias("rows"), *probes).collect(engine="streaming").row(0, named=True)
+    return int(taken["rows"]), {i: tuple(taken[f"{i}.{j}"] for j in range(len(p.probes))) for i, p in plans.items()}
 
 
-def _counts(data: pl.DataFrame, plans: list[_Plan]) -> dict[str, int]:
-    masks = [p.mask.fill_null(False).sum().alias(str(i)) for i, p in enumerate(plans) if p.mask is not None]
-    if not masks or data.is_empty():
-        return {}
-    return {name: int(value or 0) for name, value in data.lazy().select(masks).collect().row(0, named=True).items()}
+def _names(checks: Sequence[Check]) -> list[str]:
+    seen: Counter[str] = Counter()
+    names = []
+    for check in checks:
+        seen[check.name] += 1
+        names.append(check.name if seen[check.name] == 1 else f"{check.name} #{seen[check.name]}")
+    return names
 
 
-def _result(plan: _Plan, data: pl.DataFrame, counted: int) -> CheckResult:
-    check, height = plan.check, data.height
-    failed = height if plan.broken else counted if plan.mask is not None else plan.failed
-    samples = plan.samples
-    if plan.mask is not None and failed:
-        samples = data.lazy().filter(plan.mask.fill_null(False)).head(SAMPLES).collect()
-    bad = bool(failed or plan.broken)
-    detail = plan.broken or (plan.says if isinstance(check, Rows) else f"{failed} of {height} rows: {plan.says}" if bad else "")
+def _result(check: Check, name: str, found: Found, height: int, samples: Sequence[Json]) -> CheckResult:
+    bad = found.bad or found.failed > 0
+    said = f"{found.failed} of {height} rows: {found.says}" if found.failed and found.says else ""
     return CheckResult(
-        name=check.name,
+        name=name,
         severity=check.severity,
         verdict=check.severity if bad else "pass",
-        failed=failed,
+        failed=found.failed,
         rows=height,
-        samples=_samples(samples) if failed and not plan.broken else (),
-        detail=detail,
+        samples=tuple(samples) if bad else (),
+        detail=found.detail or said,
+        value=found.value,
     )
 
 
-def _schema_result(dataset: Dataset, data: pl.DataFrame, schema: Mapping[str, str] | None) -> CheckResult:
-    have = schema_text(data)
-    declared = {*dataset.key, *dataset.outcome, *(c for c in (dataset.time, dataset.known_at) if c)}
-    wrong = [f"'{c}' is missing" for c in (schema or {}) if c not in have]
-    wrong += [f"'{c}' is declared and missing" for c in sorted(declared) if c not in have and c not in (schema or {})]
-    wrong += [f"'{c}' is {have[c]}, expected {t}" for c, t in (schema or {}).items() if c in have and have[c] != t]
-    added = [c for c in have if schema is not None and c not in schema]
-    detail = f"column {'; '.join(wrong)}" if wrong else f"new columns: {', '.join(added)}" if added else ""
-    return CheckResult(
-        name="schema",
-        severity="fail",
-        verdict="fail" if wrong else "pass",
-        failed=data.height if wrong else 0,
-        rows=data.height,
-        detail=detail,
-    )
+def _broken(check: Check, name: str, cause: str, height: int) -> CheckResult:
+    return _result(check, name, Found(failed=height, detail=cause, bad=True), height, ())
 
 
-def _samples(rows: pl.DataFrame | None) -> tuple[Json, ...]:
-    if rows is None:
-        return ()
-    return tuple({name: _json(value) for name, value in row.items()} for row in rows.head(SAMPLES).to_dicts())
+def _contract(scene: Scene, height: int) -> list[CheckResult]:
+    version, counted = scene.beside.version, scene.beside.counted
+    kept, detail = schema_findings(scene.dataset, scene.schema, None if version is None else version.schema)
+    told = Check(name="schema", severity="fail")
+    results = [_result(told, "schema", Found(failed=0 if kept else height, detail=detail, bad=not kept), height, ())]
+    if counted is not None:
+        check = rules.RowsAsSource(name="source_rows", severity="fail")
+        found = measures.rows_as_source(check, replace(scene, beside=replace(scene.beside, whole=False))).judge((), height)
+        results.append(_result(check, check.name, found, height, ()))
+    return results
 
 
-def _json(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return rfc3339(value) if value.tzinfo else value.isoformat()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_json(v) for v in value]
-    if isinstance(value, dict):
-        return {str(k): _json(v) for k, v in value.items()}
-    return (
-        value.isoformat()
-        if isinstance(value, date)
-        else str(value)
-        if not isinstance(value, timedelta)
-        else value.total_seconds()
-    )
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

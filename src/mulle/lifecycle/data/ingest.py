@@ -1,28 +1,35 @@
-"""Stage, audit, publish: new rows wait outside the table, and only audited ones become a dataset version."""
+"""Stage, audit, publish: new rows wait outside the table, and only audited ones become a dataset version.
+
+The record of a version travels with its commit: whoever finds a commit without a record (a process died in between)
+writes the record from it, so what a source gave is neither lost nor read twice.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypedDict
 
 import polars as pl
 
 from mulle.core.declare.dataset import Dataset
-from mulle.core.errors import DataError, NotFound
+from mulle.core.errors import Conflict, NotFound
 from mulle.core.hashing import derived_id, hash_json
 from mulle.core.ports.lake import Lake
 from mulle.core.ports.metadata import Datasets
-from mulle.core.ports.source import SourceReader
-from mulle.core.records.base import Cause, Json
+from mulle.core.ports.source import Batch, SourceReader
+from mulle.core.records.base import Cause, Json, from_json, to_json
 from mulle.core.records.dataset import CheckResult, DatasetVersion, Quarantine, verdict_of
 from mulle.kernel.dtypes import INSTANT, dtype_of, dtype_text, schema_text
 from mulle.kernel.faults import point
-from mulle.lifecycle.data.version import BATCH, INGESTED, content_hash, table_name
+from mulle.lifecycle.data.content import ContentHash
+from mulle.lifecycle.data.labels import LABELS, Labelled, labelled
+from mulle.lifecycle.data.quarantine import ReadingState, reading_state, staging, turn_away
+from mulle.lifecycle.data.repeats import published_again, unseen
+from mulle.lifecycle.data.typed import declared_types, typed
+from mulle.lifecycle.data.version import BATCH, INGESTED, LIVE, VERSION, read_version, table_name
 
-__all__ = ["Staged", "publish", "stage", "staged_rows"]
+__all__ = ["Staged", "publish", "recover", "restore", "stage", "staged_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,23 +40,37 @@ class Staged:
     ----------
     batch : str
         Named by the caller; the same name stages the same batch again.
+    at : datetime
+        When it was staged.
     address : str
         Where the rows are parked.
+    content : str
+        The rows' content hash.
     positions : dict
         How far the source was read.
     origin : str
         Where the rows came from, for people.
+    counted : int or None
+        How many rows the source says these are.
     after : int
         The published version it was read on top of; 0 before the first.
     """
 
     dataset: str
     batch: str
+    at: datetime
     address: str
     rows: int
+    content: str
     positions: Json
     origin: str
+    counted: int | None = None
     after: int = 0
+
+    @property
+    def id(self) -> str:
+        """The id of the version or quarantine that this batch becomes."""
+        return derived_id(self.at, self.dataset, self.batch)
 
 
 def stage(
@@ -61,8 +82,9 @@ def stage(
     batch: str,
     now: datetime,
     until: datetime | None = None,
+    labels: SourceReader | None = None,
 ) -> Staged | None:
-    """Read what is new and park it under ``staging/<dataset>/<batch>``.
+    """Read what is new and park it under ``staging/<dataset>/<batch>``, in bounded memory.
 
     Reading goes on from the last published version, or from the last quarantined batch where that is later, so that a
     bad file is judged once.
@@ -76,9 +98,11 @@ def stage(
     lake : Lake
     batch : str
     now : datetime
-        Kept as each row's ``_ingested_at``.
+        Stands in for `known_at` where labels have none.
     until : datetime, optional
         On a replay clock: only rows known by then.
+    labels : SourceReader, optional
+        The reader of the dataset's labels.
 
     Returns
     -------
@@ -90,24 +114,34 @@ def stage(
     DataError
         When a file cannot be read, or a column declared as a time holds none.
     """
-    found = reader.read(_positions(dataset.name, previous, lake), until)
-    if found is None or found.rows.is_empty():
+    state = reading_state(dataset.name, previous, lake)
+    positions = {name: value for name, value in state.positions.items() if name != LABELS}
+    found = reader.read(positions, until)
+    known = labelled(dataset, labels, state.positions.get(LABELS), previous, lake, batch=batch, now=now, until=until)
+    if found is None and known is None:
         return None
-    rows = _typed(found.rows, dataset, previous.schema if previous else {})
-    rows = rows.with_columns(pl.lit(now).cast(INSTANT).alias(INGESTED), pl.lit(batch).alias(BATCH))
-    address = lake.park(_staging(dataset.name, batch), rows)
+    hashed = ContentHash()
+    pieces = _pieces(dataset, found, known, previous, state, lake)
+    address = lake.park(staging(dataset.name, batch), _hashed(pieces, hashed))
+    if not hashed.rows:
+        lake.unpark(staging(dataset.name, batch))
+        return None
+    reached = positions if found is None else found.positions
     return Staged(
         dataset=dataset.name,
         batch=batch,
+        at=now,
         address=address,
-        rows=rows.height,
-        positions=found.positions,
-        origin=found.origin,
+        rows=hashed.rows,
+        content=hashed.digest(),
+        positions=_with_labels(reached, state.positions.get(LABELS) if known is None else known.positions),
+        origin="; ".join(o for o in (found and found.origin, known and known.origin) if o),
+        counted=None if found is None or found.repeats is not None or known is not None else found.counted,
         after=previous.version if previous else 0,
     )
 
 
-def staged_rows(staged: Staged, lake: Lake) -> pl.DataFrame:
+def staged_rows(staged: Staged, lake: Lake) -> pl.LazyFrame:
     """Read a staged batch back, for its audit.
 
     Raises
@@ -115,7 +149,7 @@ def staged_rows(staged: Staged, lake: Lake) -> pl.DataFrame:
     NotFound
         When it was published or moved meanwhile.
     """
-    return lake.parked(_staging(staged.dataset, staged.batch))
+    return lake.parked(staging(staged.dataset, staged.batch))
 
 
 def publish(
@@ -128,13 +162,13 @@ def publish(
     *,
     now: datetime,
     causes: Sequence[Cause],
-    bulk: bool = True,
+    live: bool = False,
 ) -> DatasetVersion | Quarantine:
     """Publish an audited batch in one transaction, or move it aside.
 
     A ``fail`` verdict moves the rows to ``quarantine/<dataset>/<batch>`` with a record of the reasons; the published
     version stays. The positions then go to the lake as ``quarantine/<dataset>/_positions``, where `stage` finds them.
-    Running the step again with the same batch and `now` adds nothing and returns the same record.
+    Running the step again with the same batch adds nothing and returns the same record.
 
     Parameters
     ----------
@@ -146,162 +180,198 @@ def publish(
         The version the batch was staged after.
     lake, datasets : ports
     now : datetime
-        Must be the same at each attempt.
+        The rows' ``_ingested_at``: nobody can have used them earlier.
     causes : sequence of Cause
-    bulk : bool
-        True for history that is loaded later: rows count as available from `known_at` alone.
+    live : bool
+        True for rows that arrive as the world goes on: they count as available from `now` at the earliest. False for
+        history that is loaded later: available from `known_at` alone.
 
     Returns
     -------
     DatasetVersion or Quarantine
+
+    Raises
+    ------
+    Conflict
+        When another process published meanwhile; the batch is left to be staged again.
     """
-    id = derived_id(now, dataset.name, staged.batch)
+    id = staged.id
     if verdict_of(tuple(results)) == "fail":
-        return _turn_away(dataset.name, id, staged, tuple(results), previous, lake, datasets, now, tuple(causes))
-    latest = datasets.get(dataset.name)
+        refused = Quarantine(
+            id=id,
+            created_at=now,
+            causes=tuple(causes),
+            dataset=dataset.name,
+            rows=staged.rows,
+            address="",
+            checks=tuple(results),
+        )
+        return turn_away(refused, staged.batch, staged.positions, previous, lake, datasets)
+    latest = recover(dataset.name, lake, datasets)
     if latest is not None and latest.id == id:
-        lake.unpark(_staging(dataset.name, staged.batch))
+        lake.unpark(staging(dataset.name, staged.batch))
         return latest
-    rows = staged_rows(staged, lake)
-    number = previous.version + 1 if previous else 1
-    lake_version = _append(lake, table_name(dataset.name), rows, dataset.name, staged.batch, number)
-    version = DatasetVersion(
-        id=id,
-        created_at=now,
-        causes=tuple(causes),
-        dataset=dataset.name,
-        version=number,
-        lake_version=lake_version,
-        positions=staged.positions,
-        bulk=bulk,
-        checks=tuple(results),
-        **_content(dataset.name, rows, previous),
+    record = _next(dataset, staged, previous, lake, id=id, now=now, causes=tuple(causes), checks=tuple(results), live=live)
+    rows = staged_rows(staged, lake).with_columns(
+        pl.lit(now).cast(INSTANT).alias(INGESTED),
+        pl.lit(staged.batch).alias(BATCH),
+        pl.lit(record.version, dtype=pl.Int32).alias(VERSION),
+        pl.lit(live).alias(LIVE),
     )
-    published = datasets.add(version)
+    _widen(dataset, record, previous, lake)
+    lake.append(record.table, rows, application=_application(dataset.name), sequence=record.version, note=to_json(record))
+    point("during:publish:appended")
+    published = recover(dataset.name, lake, datasets)
+    if published is None or published.id != id:
+        raise Conflict(
+            f"dataset {dataset.name}: version {record.version} was published by another process meanwhile",
+            next="try again: what is new is read on top of it",
+            dataset=dataset.name,
+        )
     point("during:publish:recorded")
-    lake.unpark(_staging(dataset.name, staged.batch))
+    lake.unpark(staging(dataset.name, staged.batch))
     return published
 
 
-class _Content(TypedDict):
-    table: str
-    rows: int
-    added: int
-    hash: str
-    schema: dict[str, str]
+def recover(dataset: str, lake: Lake, datasets: Datasets) -> DatasetVersion | None:
+    """Write the records of commits that have none yet; return the last version."""
+    last = datasets.get(dataset)
+    for note in lake.notes(table_name(dataset), _application(dataset), last.version if last else 0):
+        last = datasets.add(replace(from_json(DatasetVersion, note.words), lake_version=note.version))
+    return last
 
 
-def _content(dataset: str, rows: pl.DataFrame, previous: DatasetVersion | None) -> _Content:
-    return _Content(
-        table=table_name(dataset),
-        rows=(previous.rows if previous else 0) + rows.height,
-        added=rows.height,
-        hash=hash_json([previous.hash if previous else "", content_hash(rows)]),
-        schema={**schema_text(rows), **(previous.schema if previous else {})},
+def restore(
+    dataset: Dataset, target: DatasetVersion, lake: Lake, datasets: Datasets, *, now: datetime, causes: Sequence[Cause]
+) -> DatasetVersion:
+    """Publish an earlier version's rows as the next version; the source goes on from where it was read.
+
+    Raises
+    ------
+    NotFound
+        When nothing is published.
+    """
+    last = recover(dataset.name, lake, datasets)
+    if last is None:
+        raise NotFound(f"dataset {dataset.name} has no published version", next="ingest it first", dataset=dataset.name)
+    number = last.version + 1
+    record = replace(
+        target,
+        id=derived_id(now, dataset.name, f"restore-{target.version}-{number}"),
+        created_at=now,
+        causes=tuple(causes),
+        version=number,
+        added=0,
+        replaced=0,
+        positions=last.positions,
+        lake_version=0,
+    )
+    rows = read_version(lake, dataset, target, superseded=True)
+    lake.replace(record.table, rows, application=_application(dataset.name), sequence=number, note=to_json(record))
+    point("during:restore")
+    return recover(dataset.name, lake, datasets) or record
+
+
+def _pieces(
+    dataset: Dataset,
+    found: Batch | None,
+    known: Labelled | None,
+    previous: DatasetVersion | None,
+    state: ReadingState,
+    lake: Lake,
+) -> Iterator[pl.DataFrame]:
+    schema = previous.schema if previous else {}
+    if found is not None:
+        seen = published_again(dataset, found.repeats, previous, state.aside, lake)
+        for piece in found.pieces:
+            rows = typed(piece, dataset, schema)
+            yield rows if seen is None else unseen(rows, seen)
+    if known is not None:
+        yield from known.pieces
+
+
+def _with_labels(positions: Json, labels: Json | None) -> Json:
+    return positions if labels is None else {**positions, LABELS: labels}
+
+
+def _hashed(pieces: Iterator[pl.DataFrame], hashed: ContentHash) -> Iterator[pl.DataFrame]:
+    for piece in pieces:
+        hashed.update(piece)
+        yield piece
+
+
+def _next(
+    dataset: Dataset,
+    staged: Staged,
+    previous: DatasetVersion | None,
+    lake: Lake,
+    *,
+    id: str,
+    now: datetime,
+    causes: tuple[Cause, ...],
+    checks: tuple[CheckResult, ...],
+    live: bool,
+) -> DatasetVersion:
+    number = previous.version + 1 if previous else 1
+    rows = staged_rows(staged, lake)
+    replaced = _replaced(dataset, rows, previous, lake)
+    return DatasetVersion(
+        id=id,
+        created_at=now,
+        causes=causes,
+        dataset=dataset.name,
+        version=number,
+        rows=(previous.rows if previous else 0) + staged.rows - replaced,
+        added=staged.rows,
+        replaced=replaced,
+        hash=hash_json([previous.hash if previous else "", staged.content]),
+        schema={**schema_text(rows), **(previous.schema if previous else {}), **_declared_here(dataset, rows)},
+        table=table_name(dataset.name),
+        lake_version=0,
+        spans=_spans(previous, number),
+        positions=staged.positions,
+        bulk=not live,
+        checks=checks,
     )
 
 
-def _staging(dataset: str, batch: str) -> str:
-    return f"staging/{dataset}/{batch}"
+def _declared_here(dataset: Dataset, rows: pl.LazyFrame) -> dict[str, str]:
+    have = rows.collect_schema()
+    return {name: text for name, text in declared_types(dataset).items() if name in have}
 
 
-def _aside(dataset: str, batch: str) -> str:
-    return f"quarantine/{dataset}/{batch}"
+def _replaced(dataset: Dataset, rows: pl.LazyFrame, previous: DatasetVersion | None, lake: Lake) -> int:
+    columns = list(dataset.identity)
+    if not columns or not set(columns) <= set(rows.collect_schema()):
+        return 0
+    named = rows.select(columns).drop_nulls()
+    distinct = named.unique()
+    known = 0
+    if previous is not None:
+        before = read_version(lake, dataset, previous, superseded=True).select(columns).unique()
+        known = int(distinct.join(before, on=columns, how="semi").select(pl.len()).collect().item())
+    again = named.select(pl.len()).collect().item() - distinct.select(pl.len()).collect().item()
+    return int(again) + known
 
 
-def _append(lake: Lake, table: str, rows: pl.DataFrame, dataset: str, batch: str, number: int) -> int:
-    application = f"ingest/{dataset}"
-    done = lake.applied(table, application)
-    if done is not None and done >= number:
-        # A step was killed between the append and its record. If the rows there are ours, nothing is left to do; if a
-        # run that was given up left them (they passed its checks), ours must still get in, under a later number.
-        ours = lake.scan(table).filter(pl.col(BATCH) == batch).select(pl.len()).collect().item()
-        number = number if ours else done + 1
-    version = lake.append(table, rows, application=application, sequence=number)
-    point("during:publish:appended")
-    return version
+def _spans(previous: DatasetVersion | None, number: int) -> tuple[tuple[int, int], ...]:
+    if previous is None:
+        return ((number, number),)
+    *earlier, (first, last) = previous.spans or ((1, previous.version),)
+    return (*earlier, (first, number)) if last == number - 1 else (*earlier, (first, last), (number, number))
 
 
-def _turn_away(
-    dataset: str,
-    id: str,
-    staged: Staged,
-    results: tuple[CheckResult, ...],
-    previous: DatasetVersion | None,
-    lake: Lake,
-    datasets: Datasets,
-    now: datetime,
-    causes: tuple[Cause, ...],
-) -> Quarantine:
-    name = _aside(dataset, staged.batch)
-    try:
-        rows = staged_rows(staged, lake)
-    except NotFound:  # moved by an earlier attempt
-        rows = lake.parked(name)
-    address = lake.park(name, rows)
-    point("during:quarantine")
-    after = {"version": previous.version if previous else 0, "positions": staged.positions}
-    lake.park(_aside(dataset, "_positions"), pl.DataFrame({"json": [json.dumps(after)]}))
-    record = Quarantine(id=id, created_at=now, causes=causes, dataset=dataset, rows=staged.rows, address=address, checks=results)
-    datasets.add_quarantine(record)
-    point("during:quarantine:recorded")
-    lake.unpark(_staging(dataset, staged.batch))
-    return record
+def _widen(dataset: Dataset, record: DatasetVersion, previous: DatasetVersion | None, lake: Lake) -> None:
+    before = previous.schema if previous else {}
+    wider = {n: dtype_of(t) for n, t in declared_types(dataset).items() if before.get(n, t) != t and n in record.schema}
+    if not wider:
+        return
+    table = lake.scan(record.table)
+    casts = [pl.col(name).cast(dtype, strict=True) for name, dtype in wider.items()]
+    types = {name: dtype_text(dtype) for name, dtype in wider.items()}
+    application = f"types/{dataset.name}/{hash_json([record.version, types])[:12]}"
+    lake.replace(record.table, table.with_columns(casts), application=application, sequence=1)
 
 
-def _positions(dataset: str, previous: DatasetVersion | None, lake: Lake) -> Json:
-    published: Json = previous.positions if previous else {}
-    try:
-        kept: dict[str, Any] = json.loads(lake.parked(_aside(dataset, "_positions"))["json"][0])
-    except NotFound:
-        return published
-    # A version published after the quarantine was staged from its positions, and is further.
-    return kept["positions"] if kept["version"] >= (previous.version if previous else 0) else published
-
-
-def _typed(rows: pl.DataFrame, dataset: Dataset, schema: dict[str, str]) -> pl.DataFrame:
-    times = {c for c in (dataset.time, dataset.known_at) if c is not None}
-    casts = []
-    for name, dtype in rows.schema.items():
-        wanted = schema.get(name)
-        if name in times or isinstance(dtype, pl.Datetime):
-            casts.append(_instant(name, dtype))
-        elif wanted is not None and wanted != dtype_text(dtype):
-            casts.append(_conformed(name, dtype, wanted))
-        elif dtype == pl.Null or isinstance(dtype, (pl.Categorical, pl.Enum)):
-            casts.append(pl.col(name).cast(pl.String))
-        elif dtype in (pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64):
-            casts.append(pl.col(name).cast(pl.Int64))
-    try:
-        return rows.with_columns(casts)
-    except pl.exceptions.PolarsError as error:
-        raise DataError(
-            f"dataset {dataset.name}: a column cannot be read as it is declared: {str(error).splitlines()[0]}",
-            next=f"times ({', '.join(sorted(times)) or 'none declared'}) must be datetimes or RFC 3339 text",
-            dataset=dataset.name,
-        ) from error
-
-
-def _instant(name: str, dtype: pl.DataType) -> pl.Expr:
-    column = pl.col(name)
-    if dtype == pl.String:
-        return column.str.to_datetime(time_unit="us", time_zone="UTC", strict=True)
-    if isinstance(dtype, pl.Datetime) and dtype.time_zone:
-        return column.dt.convert_time_zone("UTC").cast(INSTANT)
-    if isinstance(dtype, (pl.Datetime, pl.Date, pl.Null)):
-        return column.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    return column.str.to_datetime()  # fails by name: a number is no time
-
-
-def _conformed(name: str, dtype: pl.DataType, wanted: str) -> pl.Expr:
-    # Only what loses nothing; what is left over the check named `schema` refuses.
-    column = pl.col(name)
-    try:
-        target = dtype_of(wanted)
-    except DataError:
-        return column
-    widens = (dtype.is_integer() and target.is_numeric()) or (dtype.is_float() and target.is_float())
-    as_text = isinstance(dtype, (pl.Categorical, pl.Enum)) and target == pl.String
-    if dtype == pl.Null or widens or as_text:
-        return column.cast(target)
-    return column
+def _application(dataset: str) -> str:
+    return f"ingest/{dataset}"

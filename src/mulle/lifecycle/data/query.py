@@ -6,10 +6,17 @@ import duckdb
 import polars as pl
 
 from mulle.core.errors import DataError
+from mulle.lifecycle.data.plan import SAMPLES
 
 __all__ = ["failing_rows"]
 
-_SAMPLES = 20
+_SETTINGS = (
+    "python_enable_replacements = false",
+    "autoinstall_known_extensions = false",
+    "TimeZone = 'UTC'",
+    "enable_external_access = false",
+    "lock_configuration = true",
+)
 
 
 def failing_rows(query: str, name: str, rows: pl.DataFrame) -> tuple[int, pl.DataFrame]:
@@ -22,6 +29,7 @@ def failing_rows(query: str, name: str, rows: pl.DataFrame) -> tuple[int, pl.Dat
     name : str
         The batch's table name: the dataset's.
     rows : polars.DataFrame
+        Read where it is, through Arrow; DuckDB makes no copy of it.
 
     Returns
     -------
@@ -43,22 +51,16 @@ def failing_rows(query: str, name: str, rows: pl.DataFrame) -> tuple[int, pl.Dat
     text = query.strip().rstrip(";")
     connection = duckdb.connect(":memory:")
     try:
-        connection.register("__batch", rows.to_arrow())
-        quoted = name.replace('"', '""')
-        connection.execute(f'create table "{quoted}" as select * from __batch')
-        connection.unregister("__batch")
-        for setting in (
-            "python_enable_replacements = false",
-            "autoinstall_known_extensions = false",
-            "TimeZone = 'UTC'",
-            "enable_external_access = false",
-            "lock_configuration = true",
-        ):
+        connection.register(name, rows.to_arrow())
+        for setting in _SETTINGS:
             connection.execute(f"set {setting}")
-        counted = connection.execute(f"select count(*) from ({text}\n)").fetchall()
+        # Asking for one row more than is shown tells most often how many there are, without running the query twice.
         # Through Arrow: as Python values, DuckDB's instants would want pytz.
-        sample = connection.sql(f"select * from ({text}\n) limit {_SAMPLES}").to_arrow_table()
-        return int(counted[0][0]), pl.DataFrame(sample)
+        sample = pl.DataFrame(connection.sql(f"select * from ({text}\n) limit {SAMPLES + 1}").to_arrow_table())
+        if sample.height <= SAMPLES:
+            return sample.height, sample
+        counted = connection.execute(f"select count(*) from ({text}\n)").fetchall()
+        return int(counted[0][0]), sample.head(SAMPLES)
     except duckdb.Error as error:
         raise DataError(str(error).splitlines()[0], next="mend the check's SQL", query=text) from error
     finally:

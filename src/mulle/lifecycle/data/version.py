@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+from functools import reduce
+from operator import or_
 
 import polars as pl
 
@@ -10,13 +11,19 @@ from mulle.core.declare.dataset import Dataset
 from mulle.core.ports.lake import Lake
 from mulle.core.records.dataset import DatasetVersion
 
-__all__ = ["BATCH", "INGESTED", "content_hash", "identity", "read_version", "table_name"]
+__all__ = ["BATCH", "INGESTED", "LIVE", "VERSION", "current", "read_version", "table_name"]
 
 INGESTED = "_ingested_at"
-"""When the platform took the row in; Datetime(us, UTC)."""
+"""When the platform published the row; Datetime(us, UTC)."""
 
 BATCH = "_batch"
 """The batch that brought the row; String."""
+
+VERSION = "_version"
+"""The number of the dataset version that brought the row; Int32."""
+
+LIVE = "_live"
+"""Whether the row arrived live, so that it was not available before it was published; Boolean."""
 
 
 def table_name(dataset: str) -> str:
@@ -28,11 +35,6 @@ def table_name(dataset: str) -> str:
     'data/flights'
     """
     return f"data/{dataset}"
-
-
-def identity(dataset: Dataset) -> tuple[str, ...]:
-    """Give the columns by which two rows are versions of one row: key and time where both are declared, else none."""
-    return (*dataset.key, dataset.time) if dataset.key and dataset.time else ()
 
 
 def read_version(lake: Lake, dataset: Dataset, version: DatasetVersion, *, superseded: bool = False) -> pl.LazyFrame:
@@ -49,8 +51,8 @@ def read_version(lake: Lake, dataset: Dataset, version: DatasetVersion, *, super
     Returns
     -------
     polars.LazyFrame
-        With ``_ingested_at`` and ``_batch``. Of rows with the same key and time the one ingested last; rows without key
-        or time all count.
+        With the bookkeeping columns. Of rows with the same identity (key, and time where one is declared) the one
+        ingested last; rows without one all count.
 
     Raises
     ------
@@ -58,8 +60,17 @@ def read_version(lake: Lake, dataset: Dataset, version: DatasetVersion, *, super
         When the lake has no such table or version.
     """
     rows = lake.scan(version.table, version.lake_version)
-    columns = identity(dataset)
-    if superseded or not columns:
+    if version.spans and VERSION in rows.collect_schema():
+        # After an erasure the lake gives later rows too.
+        chosen = [pl.col(VERSION).is_between(first, last) for first, last in version.spans]
+        rows = rows.filter(reduce(or_, chosen))
+    return rows if superseded else current(rows, dataset)
+
+
+def current(rows: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:
+    """Keep the last version of each row: of those with the same identity the one ingested last."""
+    columns = dataset.identity
+    if not columns:
         return rows
     return rows.map_batches(
         lambda frame: _latest(frame, columns), predicate_pushdown=False, projection_pushdown=False, slice_pushdown=False
@@ -73,57 +84,5 @@ def _latest(frame: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
         return frame
     unnamed = pl.any_horizontal(pl.col(c).is_null() for c in columns)
     last = pl.struct(columns).is_last_distinct()
-    return frame.sort(INGESTED, BATCH, maintain_order=True).filter(unnamed | last)
-
-
-def content_hash(rows: pl.DataFrame) -> str:
-    """Hash rows by content; neither the order of columns nor that of rows matters, bookkeeping columns are left out.
-
-    Returns
-    -------
-    str
-        32 hex digits. Each row is written as text of its sorted columns, the rows' digests are summed modulo 2^128.
-
-    Examples
-    --------
-    >>> a, b = pl.DataFrame({"x": [1, 2], "y": ["p", None]}), pl.DataFrame({"y": [None, "p"], "x": [2, 1]})
-    >>> content_hash(a) == content_hash(b)
-    True
-    """
-    names = sorted(c for c in rows.columns if not c.startswith("_"))
-    head = hashlib.blake2b(repr([(n, str(rows.schema[n])) for n in names]).encode(), digest_size=16).digest()
-    total = int.from_bytes(head, "big")
-    for lines in _lines(rows, names):
-        for line in lines:
-            total += int.from_bytes(hashlib.blake2b(line.encode(), digest_size=16).digest(), "big")
-    return f"{total % 2**128:032x}"
-
-
-def _lines(rows: pl.DataFrame, names: list[str]) -> list[list[str]]:
-    if not names or rows.is_empty():
-        return []
-    texts = [_text(n, rows.schema[n]) for n in names]
-    # Unit separators keep "a", "bc" apart from "ab", "c"; the length of each text makes it certain.
-    line = pl.concat_str(texts, separator="\x1f")
-    return [part.select(line).to_series().to_list() for part in rows.iter_slices(100_000)]
-
-
-def _text(name: str, dtype: pl.DataType) -> pl.Expr:
-    column = pl.col(name)
-    if dtype.is_temporal():
-        text = column.to_physical().cast(pl.String)
-    elif dtype.is_float():
-        # Bits, not digits: how a float is printed may change between versions of Polars.
-        text = column.cast(pl.Float64).reinterpret(signed=True).cast(pl.String)
-    elif dtype in (pl.String, pl.Categorical, pl.Enum):
-        text = column.cast(pl.String)
-        text = pl.concat_str(text.str.len_bytes(), pl.lit(":"), text)
-    elif dtype.is_nested() or dtype == pl.Binary:
-        text = pl.struct(name).map_batches(_repr, return_dtype=pl.String)
-    else:
-        text = column.cast(pl.String)
-    return text.fill_null("\x00")
-
-
-def _repr(series: pl.Series) -> pl.Series:
-    return pl.Series(series.name, [repr(v) for v in series.to_list()], dtype=pl.String)
+    order = [VERSION] if VERSION in frame.columns else [INGESTED, BATCH]
+    return frame.sort(order, nulls_last=False, maintain_order=True).filter(unnamed | last)

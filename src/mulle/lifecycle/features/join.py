@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 import polars as pl
 
+from mulle.core.clock import EPOCH
 from mulle.core.declare.features import AsOf, Features, History, Join, Lookup
-from mulle.core.errors import DataError, DeclarationError
-from mulle.core.hashing import hash_json
-from mulle.core.records.bundle import JoinSpec
-from mulle.kernel.dtypes import dtype_of, dtype_text, schema_text
-from mulle.kernel.keys import key_expr
-from mulle.lifecycle.features.timeline import AT, KEY, TIME, asof_events, carried, plain, span_us, timeless_rows
-from mulle.lifecycle.features.windows import TICK, history_values, tick_of
+from mulle.core.errors import DataError
+from mulle.kernel.dtypes import INSTANT, dtype_text, schema_text
+from mulle.kernel.keys import shared_keys
+from mulle.lifecycle.features.specs import join_specs
+from mulle.lifecycle.features.timeline import (
+    AT,
+    KEY,
+    POSITION,
+    TIME,
+    asof_line,
+    carried,
+    plain,
+    span_us,
+    timeless_line,
+)
+from mulle.lifecycle.features.windows import TICK, history_values, sources_of, tick_of
 
 __all__ = ["join_offline", "join_specs"]
 
@@ -21,7 +32,7 @@ _ROW, _NOW = "__row", "__now"
 
 
 def join_offline(
-    rows: pl.DataFrame, features: Features, tables: Mapping[str, pl.DataFrame], *, bulk: bool = True
+    rows: pl.DataFrame, features: Features, tables: Mapping[str, pl.DataFrame | pl.LazyFrame]
 ) -> pl.DataFrame:
     """Add every joined column (``join.column``) to rows, as it was known at each row's own time.
 
@@ -30,10 +41,11 @@ def join_offline(
     rows : polars.DataFrame
         The features' dataset; in any order.
     features : Features
+        Its joins are made in their order, so that one may be on a column that an earlier one brought.
     tables : mapping
-        Dataset name to its rows; several versions of a row may be present, in any order.
-    bulk : bool
-        True: a table's row is available from its `known_at`; False: from the later of that and ``_ingested_at``.
+        Dataset name to its rows, superseded versions of them included, in any order. Of a lazy frame only the columns
+        and the span that the join needs are read. A row is available from its `known_at`, or from the later of that and
+        ``_ingested_at`` where ``_live`` is true.
 
     Returns
     -------
@@ -45,63 +57,15 @@ def join_offline(
     DataError
         When a table or a column is missing.
     """
-    working = rows.select(_time_of(rows, features).alias(_NOW), *_key_columns(features)).with_row_index(_ROW)
-    joined = []
+    now = rows.select(_time_of(rows, features).alias(_NOW)).to_series()
+    now = now if len(now) == rows.height else now.new_from_index(0, rows.height)
     for name, join in features.joins:
         if join.dataset.name not in tables:
             raise DataError(f"join '{name}': no rows of dataset '{join.dataset.name}' were given", next="ingest it first")
-        left = working.select(_ROW, pl.col(f"__key.{name}").alias(KEY), _NOW)
-        found, columns = _joined(left, join, tables[join.dataset.name], bulk)
-        found = working.select(_ROW).join(found, on=_ROW, how="left", maintain_order="left")
-        joined.append(found.select(pl.col(c).alias(f"{name}.{c}") for c in columns))
-    return pl.concat([rows, *joined], how="horizontal")
-
-
-def join_specs(features: Features, schemas: Mapping[str, Mapping[str, str]]) -> tuple[JoinSpec, ...]:
-    """Describe the joins as serving reads them.
-
-    Parameters
-    ----------
-    features : Features
-    schemas : mapping
-        Dataset name to its schema (column to dtype text).
-
-    Returns
-    -------
-    tuple of JoinSpec
-        The online table's name carries a hash of the definition, so that a changed definition is another table.
-
-    Raises
-    ------
-    DeclarationError
-        When a history names an unknown column or gives a value that the online store cannot keep.
-    """
-    specs = []
-    for name, join in features.joins:
-        schema = dict(schemas[join.dataset.name])
-        columns = _history_columns(name, join, schema) if isinstance(join, History) else carried(join.dataset, schema)
-        kind = type(join).__name__.lower()
-        within = span_us(join.within) if isinstance(join, AsOf) else None
-        window = span_us(join.window) if isinstance(join, History) else None
-        every = span_us(join.every) if isinstance(join, History) else None
-        values = {n: str(e) for n, e in join.values} if isinstance(join, History) else {}
-        dataset = join.dataset
-        source = [dataset.name, dataset.key, dataset.time, dataset.known_at]
-        digest = hash_json([kind, source, join.on, within, window, every, values, columns])[:12]
-        specs.append(
-            JoinSpec(
-                name=name,
-                kind=kind,
-                dataset=dataset.name,
-                table=f"{features.name}.{name}.{digest}",
-                on=join.on,
-                columns=columns,
-                within_us=within,
-                window_us=window,
-                every_us=every,
-            )
-        )
-    return tuple(specs)
+        asked = _columns(rows, join.on, f"join '{name}': the rows have")
+        found = _joined(asked, now, join, _needed(tables[join.dataset.name], name, join, now))
+        rows = rows.hstack(found.select(pl.all().name.prefix(f"{name}.")))
+    return rows
 
 
 def _time_of(rows: pl.DataFrame, features: Features) -> pl.Expr:
@@ -119,58 +83,61 @@ def _time_of(rows: pl.DataFrame, features: Features) -> pl.Expr:
     return pl.col(time).dt.epoch("us")
 
 
-def _key_columns(features: Features) -> list[pl.Expr]:
-    return [key_expr(join.on).alias(f"__key.{name}") for name, join in features.joins]
+def _columns(frame: pl.DataFrame, names: Sequence[str], what: str) -> pl.DataFrame:
+    missing = [c for c in names if c not in frame.columns]
+    if missing:
+        raise DataError(f"{what} no column '{missing[0]}'", next=f"columns: {', '.join(frame.columns)}", column=missing[0])
+    return frame.select(names)
 
 
-def _joined(left: pl.DataFrame, join: Join, table: pl.DataFrame, bulk: bool) -> tuple[pl.DataFrame, list[str]]:
+def _needed(table: pl.DataFrame | pl.LazyFrame, name: str, join: Join, now: pl.Series) -> pl.DataFrame:
+    """Read the columns that a join uses, and of a lazy frame only rows that anybody may have known by the last row's time."""
+    if isinstance(table, pl.DataFrame):
+        return table
+    schema, dataset = table.collect_schema(), join.dataset
     if isinstance(join, History):
-        return _history(left, join, table, bulk), [n for n, _ in join.values]
+        used = {*sources_of(join, schema.names()), *join.by}
+    else:
+        used = set(carried(dataset, {c: dtype_text(d) for c, d in schema.items()}))
+    used |= {*dataset.key, dataset.time or "", dataset.available or "", "_ingested_at", "_batch", "_live"}
+    last = now.max()
+    if isinstance(last, int) and dataset.available and schema.get(dataset.available) == INSTANT:
+        table = table.filter(pl.col(dataset.available) <= EPOCH + timedelta(microseconds=last))
+    return table.select(c for c in schema.names() if c in used).collect()
+
+
+def _joined(asked: pl.DataFrame, now: pl.Series, join: Join, table: pl.DataFrame) -> pl.DataFrame:
+    by = join.by if isinstance(join, History) else join.dataset.key
+    left, right = shared_keys(asked, _columns(table, by, f"dataset {join.dataset.name} has"))
+    rows = pl.DataFrame({KEY: left, _NOW: now}).with_row_index(_ROW)
+    if isinstance(join, History):
+        return _history(rows, join, table, right)
+    timed = isinstance(join, AsOf) or join.dataset.time
+    position = _asof(rows, join, table, right) if timed else _lookup(rows, join, table, right)
     columns = carried(join.dataset, schema_text(table))
-    if isinstance(join, AsOf) or join.dataset.time:
-        return _asof(left, join, table, columns, bulk), list(columns)
-    right = timeless_rows(table, join).select(KEY, *plain(columns))
-    return left.join(right, on=KEY, how="inner"), list(columns)
+    # Columns are picked last, and only for the rows that ask: copying them along costs more than the join itself.
+    return table.select(pl.col(c).gather(position) for c in columns).select(plain(columns))
 
 
-def _asof(left: pl.DataFrame, join: AsOf | Lookup, table: pl.DataFrame, columns: dict[str, str], bulk: bool) -> pl.DataFrame:
-    events = asof_events(table, join, bulk=bulk).select(KEY, TIME, AT, *plain(columns))
-    timed = left.filter(pl.col(KEY).is_not_null() & pl.col(_NOW).is_not_null()).sort(_NOW)
+def _lookup(rows: pl.DataFrame, join: Lookup, table: pl.DataFrame, key: pl.Series) -> pl.Series:
+    line = timeless_line(table, join, key)
+    return rows.join(line, on=KEY, how="left", maintain_order="left")[POSITION]
+
+
+def _asof(rows: pl.DataFrame, join: AsOf | Lookup, table: pl.DataFrame, key: pl.Series) -> pl.Series:
+    last = rows[_NOW].max()
+    events = asof_line(table, join, key, until=last if isinstance(last, int) else None).select(KEY, AT, TIME, POSITION)
+    timed = rows if rows[_NOW].is_sorted() else rows.sort(_NOW)
     found = timed.join_asof(events, left_on=_NOW, right_on=AT, by=KEY, strategy="backward", check_sortedness=False)
     if isinstance(join, AsOf):
-        return found.filter(pl.col(_NOW) - pl.col(TIME) <= span_us(join.within))
-    return found
+        fresh = pl.col(_NOW) - pl.col(TIME) <= span_us(join.within)
+        found = found.with_columns(pl.when(fresh).then(POSITION).alias(POSITION))
+    return found[POSITION] if timed is rows else found.select(_ROW, POSITION).sort(_ROW)[POSITION]
 
 
-def _history(left: pl.DataFrame, join: History, table: pl.DataFrame, bulk: bool) -> pl.DataFrame:
-    ticked = left.with_columns(tick_of(pl.col(_NOW), span_us(join.every)).alias(TICK)).drop_nulls([KEY, TICK])
-    wanted = ticked.select(KEY, TICK).unique()
-    values = history_values(table, join, wanted, bulk=bulk)
+def _history(rows: pl.DataFrame, join: History, table: pl.DataFrame, key: pl.Series) -> pl.DataFrame:
+    ticked = rows.with_columns(tick_of(pl.col(_NOW), span_us(join.every)).alias(TICK))
+    values = history_values(table, join, ticked.select(KEY, TICK).drop_nulls().unique(), key=key)
     shape = {n: dtype_text(d) for n, d in values.schema.items() if n not in (KEY, TICK)}
-    return ticked.join(values.select(KEY, TICK, *plain(shape)), on=[KEY, TICK], how="inner")
-
-
-def _history_columns(name: str, join: History, schema: dict[str, str]) -> dict[str, str]:
-    empty = pl.DataFrame(schema={c: dtype_of(t) for c, t in _readable(schema).items()})
-    try:
-        shape = empty.group_by(pl.lit(1).alias("__one")).agg(e.alias(n) for n, e in join.values).drop("__one").schema
-        columns = {n: dtype_text(d) for n, d in shape.items()}
-        for text in columns.values():
-            dtype_of(text)
-    except pl.exceptions.PolarsError as error:
-        raise DeclarationError(f"history '{name}': {error}", next=f"columns: {', '.join(schema)}") from error
-    except DataError as error:
-        raise DeclarationError(f"history '{name}': {error.detail}", next="aggregate to one number or text per key") from error
-    return {n: "String" if t == "Categorical" else t for n, t in columns.items()}
-
-
-def _readable(schema: dict[str, str]) -> dict[str, str]:
-    """Leave out the columns of a schema whose type cannot be read back (nested ones)."""
-    kept = {}
-    for name, text in schema.items():
-        try:
-            dtype_of(text)
-        except DataError:
-            continue
-        kept[name] = text
-    return kept
+    values = values.select(KEY, TICK, *plain(shape))
+    return ticked.join(values, on=[KEY, TICK], how="left", maintain_order="left").select(list(shape))

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from mulle.core.clock import EPOCH, rfc3339
-from mulle.core.ports.online import Online
+from mulle.core.ports.online import Ask, Found, Online
 from mulle.core.records.bundle import JoinSpec
 from mulle.kernel.dtypes import dtype_of
 from mulle.kernel.keys import key_expr, key_text
@@ -18,7 +18,10 @@ from mulle.kernel.keys import key_expr, key_text
 __all__ = ["OnlineReader"]
 
 _FEW = 256
-Found = list[dict[str, Any] | None]
+_NOTHING: dict[str, Any] = {}
+
+Values = list[dict[str, Any]]
+Freshness = list[dict[str, str]]
 
 
 class OnlineReader:
@@ -28,15 +31,18 @@ class OnlineReader:
     ----------
     online : Online
     specs : sequence of JoinSpec
-        From the bundle's contract.
+        From the bundle's contract, in their order: a join may be on a column that an earlier one brings. Only the
+        columns they name are built; the store may hold more.
     """
 
     def __init__(self, online: Online, specs: Sequence[JoinSpec]) -> None:
         self._online = online
-        self._plans = [(spec, [_Column(spec.name, n, t) for n, t in spec.columns.items()]) for spec in specs]
+        self._levels = _levels(specs)
 
-    def join(self, frame: pl.DataFrame, *, time: str | None, now: datetime) -> tuple[pl.DataFrame, list[dict[str, str]]]:
-        """Add the joined columns, one read of the store per join for the whole batch.
+    def join(self, frame: pl.DataFrame, *, time: str | None, now: datetime) -> tuple[pl.DataFrame, Freshness]:
+        """Add the joined columns, with one read of the store for all joins on the rows' own columns.
+
+        Joins on a column that another join brings need that one's answer first, so each level of nesting is one more read.
 
         Parameters
         ----------
@@ -54,56 +60,94 @@ class OnlineReader:
             By join, the instant of what was found (a history's tick, an as-of row's own time), also when it was too old
             to be used; absent when nothing was found or the table has no time.
         """
-        freshness: list[dict[str, str]] = [{} for _ in range(frame.height)]
-        if not self._plans:
-            return frame, freshness
+        freshness: Freshness = [{} for _ in range(frame.height)]
+        if not self._levels or not frame.height:
+            return frame.hstack([c for level in self._levels for plan in level for c in plan.columns([])]), freshness
         at = _instants(frame, time, now)
-        columns: list[pl.Series] = []
-        for spec, plan in self._plans:
-            found = self._read(spec, frame, at, freshness)
-            columns.extend(column.series(found) for column in plan)
-        return frame.hstack(columns), freshness
+        for level in self._levels:
+            built: list[pl.Series] = []
+            for plan, values in zip(level, self._read(level, frame, at, freshness), strict=True):
+                built += plan.columns(values)
+            frame = frame.hstack(built)
+        return frame.select(self._order(frame)) if len(self._levels) > 1 else frame, freshness
 
-    def _read(self, spec: JoinSpec, frame: pl.DataFrame, at: list[int], freshness: list[dict[str, str]]) -> Found:
-        keys = _keys(frame, spec.on)
-        every = spec.every_us
-        moments = at if every is None else [m - m % every for m in at]
-        asked = [i for i, k in enumerate(keys) if k is not None]
-        answers = self._online.get(spec.table, [keys[i] or "" for i in asked], [moments[i] for i in asked])
-        found: Found = [None] * len(at)
-        for i, answer in zip(asked, answers, strict=True):
-            if answer is None:
-                continue
-            instant, values = answer
-            moment = instant if spec.kind == "history" else values.get("_t")
-            if moment is not None:
-                freshness[i][spec.name] = _stamp(moment)
-            if spec.kind == "history":
-                usable = instant == moments[i]
-            else:
-                usable = spec.within_us is None or moment is None or at[i] - moment <= spec.within_us
-            if usable:
-                found[i] = values
-        return found
+    def _read(self, level: list[_Plan], frame: pl.DataFrame, at: list[int], freshness: Freshness) -> list[Values]:
+        asks: list[Ask] = []
+        places: list[tuple[int, int]] = []
+        for number, plan in enumerate(level):
+            table, every = plan.table, plan.every
+            for row, key in enumerate(_keys(frame, plan.on)):
+                if key is not None:
+                    asks.append((table, key, at[row] if every is None else at[row] - at[row] % every))
+                    places.append((number, row))
+        values = [[_NOTHING] * len(at) for _ in level]
+        for (number, row), ask, answer in zip(places, asks, self._online.get(asks), strict=True):
+            # An entry without values says that what once stood there holds no longer.
+            if answer is not None and answer[1]:
+                plan = level[number]
+                moment = plan.moment(answer)
+                if moment is not None:
+                    freshness[row][plan.name] = _stamp(moment)
+                if plan.usable(moment, ask[2]):
+                    values[number][row] = answer[1]
+        return values
+
+    def _order(self, frame: pl.DataFrame) -> list[str]:
+        joined = {c: p.place for level in self._levels for p in level for c in p.full}
+        return sorted(frame.columns, key=lambda c: joined.get(c, -1))
 
 
-class _Column:
-    """One joined column: picks its value from the store's answers."""
+class _Plan:
+    """One join: what to ask for it, whether an answer may be used, and the columns made of answers."""
 
-    __slots__ = ("_dtype", "_full", "_name", "_stored")
+    __slots__ = ("_casts", "_stored", "every", "full", "name", "on", "place", "table", "within")
 
-    def __init__(self, join: str, name: str, dtype: str) -> None:
-        self._name, self._full, self._dtype = name, f"{join}.{name}", dtype_of(dtype)
-        self._stored = pl.Int64() if self._dtype.is_temporal() else self._dtype
+    def __init__(self, spec: JoinSpec, place: int) -> None:
+        self.name, self.table, self.on, self.place = spec.name, spec.table, spec.on, place
+        self.every, self.within = spec.every_us, spec.within_us
+        dtypes = {name: dtype_of(text) for name, text in spec.columns.items()}
+        self.full = [f"{spec.name}.{name}" for name in dtypes]
+        self._stored = pl.Schema({name: _stored(dtype) for name, dtype in dtypes.items()})
+        self._casts = [(i, dtype) for i, dtype in enumerate(dtypes.values()) if dtype.is_temporal()]
 
-    def series(self, found: Found) -> pl.Series:
-        """Give the column; null where nothing was found."""
-        name = self._name
-        values = [None if v is None else v.get(name) for v in found]
-        series = pl.Series(self._full, values, dtype=self._stored)
-        if self._stored is self._dtype:
-            return series
-        return (series.cast(pl.Int32) if self._dtype == pl.Date else series).cast(self._dtype)
+    def moment(self, answer: Found) -> int | None:
+        """Give the instant that an answer is of: a history's tick, a row's own time; None for a table without time."""
+        if self.every is not None:
+            return answer[0]
+        return answer[1].get("_t")
+
+    def usable(self, moment: int | None, asked: int) -> bool:
+        """Tell whether an answer may be used at the asked instant: a history's only at its very tick."""
+        if self.every is not None:
+            return moment == asked
+        return self.within is None or moment is None or asked - moment <= self.within
+
+    def columns(self, values: Values) -> list[pl.Series]:
+        """Make the columns; null where there is no value."""
+        if not self.full:
+            return []
+        frame = pl.from_dicts(values, schema=self._stored)
+        frame.columns = self.full
+        columns = frame.get_columns()
+        for i, dtype in self._casts:
+            columns[i] = columns[i].cast(dtype)
+        return columns
+
+
+def _levels(specs: Sequence[JoinSpec]) -> list[list[_Plan]]:
+    depth: dict[str, int] = {}
+    levels: list[list[_Plan]] = []
+    for place, spec in enumerate(specs):
+        own = 1 + max((depth[column] for column in spec.on if column in depth), default=-1)
+        depth |= {f"{spec.name}.{column}": own for column in spec.columns}
+        levels += [[] for _ in range(own + 1 - len(levels))]
+        levels[own].append(_Plan(spec, place))
+    return levels
+
+
+def _stored(dtype: pl.DataType) -> pl.DataType:
+    # JSON has no times: they are kept as their physical number.
+    return (pl.Int32() if dtype == pl.Date else pl.Int64()) if dtype.is_temporal() else dtype
 
 
 @lru_cache(maxsize=4096)
@@ -115,10 +159,10 @@ def _instants(frame: pl.DataFrame, time: str | None, now: datetime) -> list[int]
     moment = (now - EPOCH) // timedelta(microseconds=1)
     if time is None:
         return [moment] * frame.height
-    return [moment if v is None else v for v in frame[time].dt.epoch("us").to_list()]
+    return [moment if v is None else v for v in frame.get_column(time).cast(pl.Int64).to_list()]
 
 
 def _keys(frame: pl.DataFrame, on: Sequence[str]) -> list[str | None]:
     if frame.height <= _FEW:
-        return [key_text(values) for values in zip(*(frame[c].to_list() for c in on), strict=True)]
+        return [key_text(values) for values in zip(*(frame.get_column(c).to_list() for c in on), strict=True)]
     return frame.select(key_expr(on).alias("k"))["k"].to_list()

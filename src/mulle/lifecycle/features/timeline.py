@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import reduce
+from operator import xor
 
 import polars as pl
 
@@ -11,7 +13,7 @@ from mulle.core.clock import EPOCH
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.features import AsOf, Lookup
 from mulle.core.errors import DataError
-from mulle.kernel.dtypes import INSTANT, dtype_of, dtype_text
+from mulle.kernel.dtypes import INSTANT, dtype_of, dtype_text, schema_text
 from mulle.kernel.keys import key_expr
 
 __all__ = [
@@ -20,23 +22,31 @@ __all__ = [
     "EVER",
     "KEY",
     "KNOWN",
+    "POSITION",
     "TIME",
     "asof_events",
+    "asof_line",
     "carried",
+    "known_line",
     "known_rows",
     "micros",
     "plain",
     "span_us",
+    "timeless_line",
     "timeless_rows",
 ]
 
 KEY, TIME, KNOWN, AT, END = "__key", "__time", "__known", "__at", "__end"
-"""Working columns: key text; time, availability, instant of use, end of validity (microseconds since the epoch)."""
+"""Working columns: the join's key; time, availability, instant of use, end of validity (microseconds since the epoch)."""
+
+POSITION = "__position"
+"""Working column of a line: the row's position in its table. A line is a table's time line without the table's columns."""
 
 EVER = -(2**62)
 """The instant of what holds at any time: rows of a table without time."""
 
 _NEVER = 2**62
+_INGESTED, _BATCH, _LIVE = "_ingested_at", "_batch", "_live"
 
 
 def micros(moment: datetime) -> int:
@@ -96,57 +106,69 @@ def plain(columns: dict[str, str]) -> list[pl.Expr]:
 
 
 def known_rows(
-    table: pl.DataFrame,
-    dataset: Dataset,
-    on: Sequence[str],
-    *,
-    bulk: bool,
-    after: int | None = None,
-    until: int | None = None,
-    beside: int | None = None,
+    table: pl.DataFrame, dataset: Dataset, by: Sequence[str], *, after: int | None = None, until: int | None = None
 ) -> pl.DataFrame:
     """Give a table's rows with their key, time, availability and the end of their validity.
 
     Parameters
     ----------
     table : polars.DataFrame
-        In any order; several versions of a row (same key and time of the dataset) may be present.
+        In any order; several versions of a row (same identity of the dataset) may be present.
     dataset : Dataset
         With time.
-    on : sequence of str
+    by : sequence of str
         The table's columns that make the join key.
-    bulk : bool
-        True: a row is available from its `known_at`; False: from the later of that and ``_ingested_at``.
     after, until : int, optional
-        Only rows available in ``(after, until]``, microseconds.
+        Only rows available in ``(after, until]``, microseconds; older ones still have their say about validity.
+
+    Returns
+    -------
+    polars.DataFrame
+        The table's columns and `KEY` (text), `TIME`, `KNOWN`, `END`. A row is available from its `known_at`, or from the
+        later of that and ``_ingested_at`` where ``_live`` is true, and ends when a later version of it is available. Rows
+        without key, time or availability are left out, and versions that never held.
+    """
+    line = known_line(table, dataset, _texts(table, by), until=until, content=table.columns)
+    return _beside(table, line if after is None else line.filter(pl.col(KNOWN) > after))
+
+
+def known_line(
+    table: pl.DataFrame,
+    dataset: Dataset,
+    key: pl.Series,
+    *,
+    content: Sequence[str],
+    until: int | None = None,
+    beside: int | None = None,
+) -> pl.DataFrame:
+    """Give the line of a table's known rows; see `known_rows`.
+
+    Parameters
+    ----------
+    key : polars.Series
+        The join's key of each of the table's rows, of any type.
+    content : sequence of str
+        Columns that decide between versions that nothing else tells apart: those that are used of the row.
     beside : int, optional
         Only rows that can stand beside one available after this instant: of its time or a later one.
 
     Returns
     -------
     polars.DataFrame
-        The table's columns and the working ones. A row ends when a later version of it is available. Rows without
-        key, time or availability are left out, and versions that never held.
+        `POSITION` (UInt32), `KEY`, `TIME`, `KNOWN`, `END` (Int64); in no order.
     """
-    known = _epoch(table, dataset.available)
-    if not bulk and "_ingested_at" in table.columns:
-        known = _later(known, _epoch(table, "_ingested_at"))
-    instants = table.select(known.alias(KNOWN), _epoch(table, dataset.time).alias(TIME))
-    chosen = pl.col(KNOWN).is_not_null() & pl.col(TIME).is_not_null()
-    if after is not None:
-        chosen &= pl.col(KNOWN) > after
+    line = table.select(_epoch(table, dataset.time).alias(TIME), _available(table, dataset).alias(KNOWN))
+    line = line.with_columns(key.alias(KEY)).with_row_index(POSITION)
+    chosen = pl.col(KEY).is_not_null() & pl.col(KNOWN).is_not_null() & pl.col(TIME).is_not_null()
     if until is not None:
         chosen &= pl.col(KNOWN) <= until
     if beside is not None:
         chosen &= pl.col(TIME) >= pl.col(TIME).filter(chosen & (pl.col(KNOWN) > beside)).min()
-    mask = instants.select(chosen.fill_null(False).alias("m"))["m"]
-    rows = table.filter(mask).hstack(instants.filter(mask))
-    rows = rows.with_columns(key_expr(on).alias(KEY)).filter(pl.col(KEY).is_not_null())
-    return _ended(rows, dataset)
+    return _ended(_kept(line, chosen.fill_null(False)), table, dataset, content)
 
 
 def asof_events(
-    table: pl.DataFrame, join: AsOf | Lookup, *, bulk: bool, after: int | None = None, until: int | None = None
+    table: pl.DataFrame, join: AsOf | Lookup, *, after: int | None = None, until: int | None = None
 ) -> pl.DataFrame:
     """Give the instants at which the last known row of each key changes.
 
@@ -159,30 +181,67 @@ def asof_events(
     table : polars.DataFrame
         In any order.
     join : AsOf or Lookup
-    bulk : bool
-        As in `known_rows`.
     after, until : int, optional
         Only events of rows available in ``(after, until]``, microseconds; older rows still have their say.
 
     Returns
     -------
     polars.DataFrame
-        Sorted by `AT`; one row per key and instant.
+        The table's columns, `KEY` (text), `TIME` and `AT`, sorted by `AT`; one row per key and instant.
     """
-    rows = known_rows(table, join.dataset, join.dataset.key, bulk=bulk, until=until, beside=after)
-    rows = rows.with_columns(pl.max_horizontal(TIME, KNOWN).alias(AT)).filter(pl.col(END) > pl.col(AT))
-    rows = rows.sort(AT, TIME, KNOWN)
-    rows = rows.filter(pl.col(TIME) >= pl.col(TIME).cum_max().over(KEY))
-    rows = rows.unique([KEY, AT], keep="last", maintain_order=True)
-    return rows if after is None else rows.filter(pl.col(KNOWN) > after)
+    line = asof_line(table, join, _texts(table, join.dataset.key), after=after, until=until)
+    return _beside(table, line.unique([KEY, AT], keep="last", maintain_order=True))
+
+
+def asof_line(
+    table: pl.DataFrame, join: AsOf | Lookup, key: pl.Series, *, after: int | None = None, until: int | None = None
+) -> pl.DataFrame:
+    """Give the line of `asof_events`, by a key of any type: `POSITION`, `KEY`, `TIME` and `AT`, sorted by `AT`.
+
+    Several rows of a key may share an instant; the last one counts.
+    """
+    content = list(carried(join.dataset, schema_text(table)))
+    line = known_line(table, join.dataset, key, until=until, beside=after, content=content)
+    if (line[KNOWN] <= line[TIME]).all():
+        # Rows known by their own time cannot arrive late: their times are the events as they stand.
+        line = _kept(line, pl.col(END) > pl.col(TIME))
+        fresh = line if after is None else line.filter(pl.col(KNOWN) > after)
+        events = fresh.select(POSITION, KEY, TIME)
+        return (events if events[TIME].is_sorted() else events.sort(TIME)).with_columns(pl.col(TIME).alias(AT))
+    line = _kept(line.with_columns(pl.max_horizontal(TIME, KNOWN).alias(AT)), pl.col(END) > pl.col(AT)).drop(END).sort(AT)
+    # Of rows at one instant the latest must come last: it does, since one after a later one goes here.
+    line = line.filter(pl.col(TIME) >= pl.col(TIME).cum_max().over(KEY))
+    return (line if after is None else line.filter(pl.col(KNOWN) > after)).select(POSITION, KEY, TIME, AT)
 
 
 def timeless_rows(table: pl.DataFrame, join: Lookup) -> pl.DataFrame:
-    """Give the current row of each key in a table without time: the one that was ingested last."""
-    rows = table.with_columns(key_expr(join.dataset.key).alias(KEY)).filter(pl.col(KEY).is_not_null())
-    if rows[KEY].is_duplicated().any():
-        rows = rows.sort(_version_order(rows), nulls_last=False)
-    return rows.unique(KEY, keep="last", maintain_order=True)
+    """Give the current row of each key in a table without time, the one that was ingested last, with its `KEY` (text)."""
+    return _beside(table, timeless_line(table, join, _texts(table, join.dataset.key)))
+
+
+def timeless_line(table: pl.DataFrame, join: Lookup, key: pl.Series) -> pl.DataFrame:
+    """Give the line of `timeless_rows`, by a key of any type: `POSITION` and `KEY`."""
+    line = pl.DataFrame({KEY: key}).with_row_index(POSITION).filter(pl.col(KEY).is_not_null())
+    if line[KEY].n_unique() == line.height:
+        return line
+    content = list(carried(join.dataset, schema_text(table)))
+    order = _version_order(table, content)
+    rows = line.hstack(table.select(order)[line[POSITION]]).sort(order, nulls_last=False)
+    return rows.unique(KEY, keep="last", maintain_order=True).select(POSITION, KEY)
+
+
+def _texts(table: pl.DataFrame, by: Sequence[str]) -> pl.Series:
+    return table.select(key_expr(by).alias(KEY))[KEY]
+
+
+def _kept(line: pl.DataFrame, which: pl.Expr) -> pl.DataFrame:
+    """Filter, without a copy where nothing goes."""
+    mask = line.select(which.alias("m"))["m"]
+    return line if mask.all() else line.filter(mask)
+
+
+def _beside(table: pl.DataFrame, line: pl.DataFrame) -> pl.DataFrame:
+    return table[line[POSITION]].hstack(line.drop(POSITION))
 
 
 def _epoch(table: pl.DataFrame, column: str | None) -> pl.Expr:
@@ -197,29 +256,49 @@ def _epoch(table: pl.DataFrame, column: str | None) -> pl.Expr:
     return pl.col(column).dt.epoch("us")
 
 
-def _later(known: pl.Expr, ingested: pl.Expr) -> pl.Expr:
-    # max_horizontal skips nulls, and a row that was never known must not become known by being ingested.
-    return pl.when(known.is_not_null()).then(pl.max_horizontal(known, ingested))
+def _available(table: pl.DataFrame, dataset: Dataset) -> pl.Expr:
+    known = _epoch(table, dataset.available)
+    if _LIVE not in table.columns:
+        return known
+    ingested = _epoch(table, _INGESTED)
+    # Null when either is: a row that was never known must not become known by being ingested (max skips nulls).
+    later = pl.when(ingested > known).then(ingested).when(ingested <= known).then(known)
+    return pl.when(pl.col(_LIVE).fill_null(False)).then(later).otherwise(known)
 
 
-def _version_order(rows: pl.DataFrame) -> list[str]:
-    first = [c for c in ("_ingested_at", KNOWN) if c in rows.columns]
+def _version_order(table: pl.DataFrame, content: Sequence[str]) -> list[str]:
+    """List the columns by which a row's versions follow each other, but for availability."""
+    first = [c for c in (_INGESTED, _BATCH) if c in table.columns]
     # By content last, so that the choice among equals does not depend on the order of rows.
-    rest = sorted(c for c, d in rows.schema.items() if c not in first and not d.is_nested())
-    return first + rest
+    return first + sorted(c for c in content if c not in first and not table.schema[c].is_nested())
 
 
-def _ended(rows: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
-    open_end = pl.lit(_NEVER, dtype=pl.Int64).alias(END)
+def _ended(line: pl.DataFrame, table: pl.DataFrame, dataset: Dataset, content: Sequence[str]) -> pl.DataFrame:
+    """Add `END`, and leave out versions that never held."""
+    never = pl.lit(_NEVER, dtype=pl.Int64).alias(END)
     if not dataset.key:
-        return rows.with_columns(open_end)
-    identity = pl.struct(key_expr(dataset.key).alias("k"), pl.col(TIME).alias("t"))
-    rows = rows.with_columns(identity.alias("__id"))
-    double = pl.col("__id").is_duplicated() & pl.col("__id").struct.field("k").is_not_null()
-    versions = rows.filter(double)
-    if versions.is_empty():
-        return rows.drop("__id").with_columns(open_end)
-    versions = versions.sort(_version_order(versions.drop("__id")), nulls_last=False)
-    ends = pl.col(KNOWN).shift(-1).cum_min(reverse=True).over("__id").fill_null(_NEVER).alias(END)
+        return line.with_columns(never)
+    names = [f"__id{i}" for i in range(len(dataset.key))]
+    keys = table.select(pl.col(c).alias(n) for c, n in zip(dataset.key, names, strict=True))
+    identity = pl.DataFrame([*(keys if line.height == table.height else keys[line[POSITION]]), line[TIME]])
+    # Most tables hold each row once, which a count of hashes shows in a fraction of the time that grouping takes; equal
+    # hashes of different rows only mean that the longer way is gone.
+    mark = identity.select(reduce(xor, (pl.col(c).hash(seed=i) for i, c in enumerate(identity.columns)))).to_series()
+    if mark.n_unique() == line.height:
+        return line.with_columns(never)
+    named = identity.select(pl.all_horizontal(_has_text(pl.col(n), d) for n, d in identity.drop(TIME).schema.items()))
+    double = mark.is_duplicated() & named.to_series()
+    versions = line.filter(double).hstack(identity.filter(double).drop(TIME))
+    order = _version_order(table, content)
+    versions = versions.hstack(table.select(order)[versions[POSITION]].select(pl.all().name.prefix("__by.")))
+    first = sum(c in (_INGESTED, _BATCH) for c in order)
+    order = [f"__by.{c}" for c in order]
+    versions = versions.sort(*order[:first], KNOWN, *order[first:], nulls_last=False)
+    ends = pl.col(KNOWN).shift(-1).cum_min(reverse=True).over(*names, TIME).fill_null(_NEVER).alias(END)
     versions = versions.with_columns(ends).filter(pl.col(END) > pl.col(KNOWN))
-    return pl.concat([rows.filter(~double).with_columns(open_end), versions]).drop("__id")
+    return pl.concat([line.filter(~double).with_columns(never), versions.select(*line.columns, END)])
+
+
+def _has_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Tell where a part of a key has a text: neither null nor NaN."""
+    return column.is_not_null() & column.is_not_nan() if dtype.is_float() else column.is_not_null()

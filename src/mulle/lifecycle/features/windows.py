@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from mulle.core.declare.features import History
-from mulle.lifecycle.features.timeline import END, KEY, KNOWN, known_rows, span_us
+from mulle.kernel.keys import key_expr
+from mulle.lifecycle.features.timeline import END, KEY, KNOWN, POSITION, TIME, known_line, span_us
 
-__all__ = ["TICK", "history_values", "tick_of"]
+__all__ = ["TICK", "history_values", "sources_of", "tick_of"]
 
 TICK = "__tick"
-_CODE, _LOW, _HIGH = "__code", "__low", "__high"
+_CODE, _LOW, _HIGH, _ORDER = "__code", "__low", "__high", "__order"
 _CHUNK = 4_000_000
 """Most rows that are spread out at once; bounds memory."""
 
@@ -20,42 +23,73 @@ def tick_of(micros: pl.Expr, every_us: int) -> pl.Expr:
     return (micros.floordiv(every_us) * every_us).cast(pl.Int64)
 
 
-def history_values(table: pl.DataFrame, join: History, wanted: pl.DataFrame, *, bulk: bool) -> pl.DataFrame:
+def sources_of(join: History, columns: Sequence[str]) -> list[str]:
+    """List the columns that a history's values are made of, in the order of `columns`."""
+    if any(e.meta.has_multiple_outputs() for _, e in join.values):
+        return [c for c in columns if not c.startswith("_")]
+    named = {root for _, e in join.values for root in e.meta.root_names()}
+    return [c for c in columns if c in named]
+
+
+def history_values(table: pl.DataFrame, join: History, wanted: pl.DataFrame, *, key: pl.Series | None = None) -> pl.DataFrame:
     """Aggregate a table's past at ticks.
 
     Parameters
     ----------
     table : polars.DataFrame
-        In any order.
+        In any order; several versions of a row may be present.
     join : History
     wanted : polars.DataFrame
-        ``__key`` (String) and ``__tick`` (Int64 microseconds), unique, without nulls.
-    bulk : bool
-        As in `known_rows`.
+        ``__key`` (text) and ``__tick`` (Int64 microseconds), unique, without nulls.
+    key : polars.Series, optional
+        The key of each of the table's rows, where `wanted` names them otherwise than by text.
 
     Returns
     -------
     polars.DataFrame
-        ``__key``, ``__tick`` and a column per value, for those of `wanted` with at least one row in the window.
+        ``__key``, ``__tick`` and a column per value, for those of `wanted` with at least one row in the window. Inside a
+        window rows follow each other by availability, then time, then the dataset's key.
     """
     window = span_us(join.window)
     low, high = _bounds(wanted)
-    rows = known_rows(table, join.dataset, join.on, bulk=bulk, after=low - window, until=high)
-    values = [expr.alias(name) for name, expr in join.values]
+    key = table.select(key_expr(join.by).alias(KEY))[KEY] if key is None else key
+    sources = sources_of(join, table.columns)
+    line = known_line(table, join.dataset, key, until=high, content=sources)
     codes = wanted.select(pl.col(KEY).unique()).with_row_index(_CODE)
     wanted = wanted.join(codes, on=KEY)
-    rows = rows.join(codes, on=KEY).sort(_CODE, KNOWN)
+    line = line.filter(pl.col(KNOWN) > low - window).join(codes, on=KEY).select(_CODE, KNOWN, END, TIME, POSITION)
+    line = _in_order(line, table.select(*join.dataset.key, *(c for c in sources if c not in join.dataset.key)))
+    rows = line.select(_CODE, KNOWN, END).hstack(table.select(sources)[line[POSITION]])
+    values = [expr.alias(name) for name, expr in join.values]
     if rows.is_empty():
         shape = rows.group_by(_CODE).agg(values)
         return wanted.join(shape, on=_CODE, how="inner").drop(_CODE)
-    ended = rows.filter(pl.col(END) - pl.col(KNOWN) < window)[_CODE].unique()
-    whole = rows.filter(~pl.col(_CODE).is_in(ended.implode()))
+    ended = rows.filter(pl.col(END) - pl.col(KNOWN) < window)[_CODE].unique().implode()
+    if not ended.explode().len():
+        return _aggregate(rows, wanted, join, values, revised=False).drop(_CODE)
+    whole = rows.filter(~pl.col(_CODE).is_in(ended))
     parts = []
-    for some, chosen in ((whole, ~pl.col(_CODE).is_in(ended.implode())), (rows, pl.col(_CODE).is_in(ended.implode()))):
+    for some, chosen in ((whole, ~pl.col(_CODE).is_in(ended)), (rows, pl.col(_CODE).is_in(ended))):
         ticks = wanted.filter(chosen)
         if ticks.height:
             parts.append(_aggregate(some, ticks, join, values, revised=some is rows))
     return pl.concat(parts).drop(_CODE)
+
+
+def _in_order(line: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+    """Sort by key and availability; rows equal in both by time, then by what they hold, never by where they stood."""
+    line = line.sort(_CODE, KNOWN)
+    same = (pl.col(_CODE) == pl.col(_CODE).shift()) & (pl.col(KNOWN) == pl.col(KNOWN).shift())
+    tied = line.select((same | same.shift(-1)).fill_null(False).alias("m"))["m"]
+    if not tied.any():
+        return line
+    # Equal rows stand side by side, so sorting them among themselves and putting them back leaves the others in place.
+    ties, place = line.filter(tied), tied.arg_true()
+    plain = table.select(pl.all().exclude(pl.List, pl.Array, pl.Struct))
+    ties = ties.hstack(plain[ties[POSITION]].select(pl.all().name.prefix("__by.")))
+    ties = ties.sort(_CODE, KNOWN, TIME, *(f"__by.{c}" for c in plain.columns)).select(line.columns)
+    order = pl.concat([line.filter(~tied).with_columns((~tied).arg_true().alias(_ORDER)), ties.with_columns(place.alias(_ORDER))])
+    return order.sort(_ORDER).drop(_ORDER)
 
 
 def _bounds(wanted: pl.DataFrame) -> tuple[int, int]:
@@ -76,14 +110,14 @@ def _aggregate(rows: pl.DataFrame, wanted: pl.DataFrame, join: History, values: 
 
 def _ranges(rows: pl.DataFrame, wanted: pl.DataFrame, window: int) -> pl.DataFrame:
     # Rows are sorted by key and availability, so a window is a range of positions: (last <= tick - window, last <= tick].
-    ends = rows.select(_CODE, pl.col(KNOWN).alias("__by"), pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("__position"))
-    firsts = ends.group_by(_CODE).agg((pl.col("__position").min() - 1).alias("__first"))
-    ends = ends.unique([_CODE, "__by"], keep="last", maintain_order=True).sort("__by")
+    # An as-of join by key wants each key's rows in order, no more, and takes the last of equal ones.
+    ends = rows.select(_CODE, pl.col(KNOWN).alias("__by"), pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(POSITION))
+    firsts = ends.group_by(_CODE).agg((pl.col(POSITION).min() - 1).alias("__first"))
     found = wanted.join(firsts, on=_CODE, how="inner")
     for name, by in ((_LOW, pl.col(TICK) - window), (_HIGH, pl.col(TICK))):
         found = found.with_columns(by.alias("__by")).sort("__by")
         found = found.join_asof(ends, on="__by", by=_CODE, strategy="backward", check_sortedness=False)
-        found = found.with_columns(pl.coalesce("__position", "__first").alias(name)).drop("__position")
+        found = found.with_columns(pl.coalesce(POSITION, "__first").alias(name)).drop(POSITION)
     return found.filter(pl.col(_HIGH) > pl.col(_LOW)).drop("__by", "__first")
 
 
@@ -91,8 +125,8 @@ def _spread(rows: pl.DataFrame, ranges: pl.DataFrame, values: list[pl.Expr]) -> 
     ranges = ranges.with_columns((pl.col(_HIGH) - pl.col(_LOW)).cum_sum().floordiv(_CHUNK).alias("__chunk"))
     parts = []
     for part in ranges.partition_by("__chunk", maintain_order=True) or [ranges]:
-        spread = part.select(KEY, _CODE, TICK, pl.int_ranges(_LOW, _HIGH).alias("__position")).explode("__position")
-        gathered = rows.drop(KEY, _CODE)[spread["__position"]].hstack(spread.select(KEY, _CODE, TICK))
+        spread = part.select(KEY, _CODE, TICK, pl.int_ranges(_LOW, _HIGH).alias(POSITION)).explode(POSITION)
+        gathered = rows.drop(_CODE)[spread[POSITION]].hstack(spread.select(KEY, _CODE, TICK))
         held = gathered.filter(pl.col(END) > pl.col(TICK))
         parts.append(held.group_by(KEY, TICK, _CODE, maintain_order=True).agg(values))
     return pl.concat(parts)
@@ -102,7 +136,7 @@ def _sliding(rows: pl.DataFrame, wanted: pl.DataFrame, values: list[pl.Expr], wi
     # group_by_dynamic leaves out windows that start before a key's first row. A blank row far enough before it makes
     # them appear; no window holds both, and those of the blank row are dropped.
     blanks = rows.group_by(_CODE).agg(pl.col(KNOWN).min() - 2 * window - every)
-    padded = pl.concat([blanks, rows], how="diagonal").sort(_CODE, KNOWN)
+    padded = pl.concat([blanks, rows], how="diagonal").sort(_CODE, KNOWN, maintain_order=True)
     firsts = blanks.select(_CODE, pl.col(KNOWN).alias("__blank"))
     offset = (-window) % every
     slid = padded.group_by_dynamic(

@@ -15,6 +15,7 @@ from mulle.core.hashing import hash_folder
 from mulle.core.records.base import Json, to_json
 from mulle.core.records.bundle import Contract
 from mulle.kernel.project import code_files
+from mulle.kernel.sample import Sample, sample_json
 from mulle.lifecycle.registry.native import dump_native
 
 __all__ = ["write_bundle"]
@@ -30,6 +31,7 @@ def write_bundle(
     native: object | None,
     project_folder: Path,
     reference: Json,
+    sample: Sample,
     card: str,
 ) -> tuple[str, Path]:
     """Write a bundle.
@@ -48,6 +50,8 @@ def write_bundle(
         Its own Python files are the transform's snapshot.
     reference : dict
         Histograms.
+    sample : Sample
+        What `make_sample` gave: the transform is proved with it whenever the bundle loads.
     card : str
         Markdown.
 
@@ -65,7 +69,8 @@ def write_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
     try:
-        _fill(made, contract, model, native, project_folder, reference, card)
+        _fill(made, contract, model, native, project_folder)
+        _describe(made, contract, reference, sample, card)
         made.chmod(0o755)
         name = hash_folder(made)
         _publish(made, folder / name)
@@ -85,9 +90,7 @@ def _refuse_incomplete(contract: Contract, model: bytes | None, native: object |
         raise BundleError(f"{contract.model}: compiled is '{contract.compiled}'", next="say onnx or native")
 
 
-def _fill(
-    made: Path, contract: Contract, model: bytes | None, native: object | None, project_folder: Path, reference: Json, card: str
-) -> None:
+def _fill(made: Path, contract: Contract, model: bytes | None, native: object | None, project_folder: Path) -> None:
     if contract.compiled == "onnx" and model is not None:
         (made / "model.onnx").write_bytes(model)
     else:
@@ -96,8 +99,12 @@ def _fill(
         copied = made / "transform" / path.relative_to(project_folder)
         copied.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copied)
+
+
+def _describe(made: Path, contract: Contract, reference: Json, sample: Sample, card: str) -> None:
     (made / "bundle.json").write_text(json.dumps(to_json(contract), indent=1, sort_keys=True) + "\n")
     (made / "reference.json").write_text(json.dumps(to_json(reference), sort_keys=True) + "\n")
+    (made / "sample.json").write_text(json.dumps(sample_json(sample), allow_nan=False) + "\n")
     (made / "lock.txt").write_text(_lock())
     (made / "card.md").write_text(card)
 

@@ -45,6 +45,9 @@ def _facts(contract: Contract) -> str:
         f"- Estimator: {contract.settings.get('candidate', 'unknown')} ({params or 'as it comes'}).",
         f"- Served as {contract.compiled}.",
     ]
+    selection = contract.settings.get("selection")
+    if selection:
+        lines.append(f"- Features kept: {len(selection['kept'])} of {len(selection['scores'])}, by {_words(selection['by'])}.")
     if contract.classes:
         lines.append(f"- Classes: {', '.join(contract.classes)}.")
     if contract.parity is not None:
@@ -71,9 +74,26 @@ def _inputs(contract: Contract) -> str:
 
 
 def _features(contract: Contract) -> str:
-    rows = [(f"`{s.name}`", s.kind, str(len(s.categories)) if s.kind == "category" else "") for s in contract.features]
+    selection = contract.settings.get("selection") or {}
+    scores: Mapping[str, float] = selection.get("scores", {})
+    head = ("feature", "kind", "categories", *([_words(selection["by"])] if scores else []))
+    rows = [
+        (
+            f"`{s.name}`",
+            s.kind,
+            str(len(s.categories)) if s.kind == "category" else "",
+            *([_text(scores[s.name])] if scores else []),
+        )
+        for s in contract.features
+    ]
     joins = "".join(f"\n- `{j.name}`: {j.kind} of {j.dataset} by {', '.join(j.on)}" for j in contract.joins)
-    return "## What the model sees\n\n" + _table(("feature", "kind", "categories"), rows) + (f"\n{joins}" if joins else "")
+    out = [f"`{name}` ({_text(score)})" for name, score in scores.items() if name not in selection["kept"]]
+    left = f"\n\nLeft out: {', '.join(out)}.\n" if out else ""
+    return "## What the model sees\n\n" + _table(head, rows) + left + (f"\n{joins}" if joins else "")
+
+
+def _words(by: str) -> str:
+    return by.replace("_", " ")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

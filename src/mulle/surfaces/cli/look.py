@@ -9,7 +9,7 @@ import typer
 from mulle.surfaces.cli.session import session
 
 __all__ = [
-    "alerts", "data_ls", "data_versions", "doctor", "explain", "history", "models_ls", "models_show", "monitor", "plan",
+    "alerts", "doctor", "explain", "history", "models_ls", "models_show", "monitor", "plan",
     "runs_ls", "runs_show", "status",
 ]  # fmt: skip
 
@@ -113,29 +113,6 @@ def history(
 
     call = session(ctx)
     call.show(history_view(call.parts, model, at=at, limit=limit), render.history)
-
-
-def data_ls(ctx: typer.Context) -> None:
-    """List datasets with their last version."""
-    from mulle.loop.views import datasets_view
-    from mulle.surfaces.cli import render
-
-    call = session(ctx)
-    call.show(datasets_view(call.parts), render.datasets)
-
-
-def data_versions(
-    ctx: typer.Context,
-    dataset: Annotated[str, typer.Argument()],
-    limit: Limit = 50,
-    after: Annotated[int | None, typer.Option(help="Continue below this version.")] = None,
-) -> None:
-    """List a dataset's versions and the batches that were turned away."""
-    from mulle.loop.views import versions_view
-    from mulle.surfaces.cli import render
-
-    call = session(ctx)
-    call.show(versions_view(call.parts, dataset, limit=limit, after=after), render.data)
 
 
 def alerts(

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from mulle.core.errors import MulleError, UsageError
-from mulle.surfaces.cli import act, look, new, traffic
+from mulle.surfaces.cli import act, data, look, new, traffic
 from mulle.surfaces.cli.session import Session
 
 __all__ = ["build", "call", "main"]
@@ -75,7 +75,7 @@ def build() -> typer.Typer:
     groups: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
         "runs": ("List and show runs.", {"ls": look.runs_ls, "show": look.runs_show}),
         "models": ("List and show model versions.", {"ls": look.models_ls, "show": look.models_show}),
-        "data": ("List datasets and their versions.", {"ls": look.data_ls, "versions": look.data_versions}),
+        "data": ("Bring rows in, check, compare, look into, share and forget them.", {n: getattr(data, n) for n in data.__all__}),
     }
     for name, (words, commands) in groups.items():
         group = typer.Typer(no_args_is_help=True, help=words, rich_markup_mode=None)

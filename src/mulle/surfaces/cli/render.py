@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
+from mulle.surfaces.cli.table import COLOURS, facts, more, table
 from mulle.surfaces.words import causes_in_words, cell, moment, routes_in_words
 
 if TYPE_CHECKING:
@@ -21,43 +20,12 @@ __all__ = [
     "monitored", "planned", "predictions", "replayed", "run", "runs", "status",
 ]  # fmt: skip
 
-_COLOURS = {
-    "pass": "green", "succeeded": "green", "healthy": "green", "done": "green", "closed": "green", "running": "cyan",
-    "fail": "red", "failed": "red", "rejected": "red", "alarm": "red", "alarmed": "red", "open": "red",
-    "warn": "yellow", "canary": "yellow", "queued": "yellow", "not_enough_evidence": "yellow", "too_few": "yellow",
-}  # fmt: skip
-
-
-def _coloured(value: object) -> Text:
-    text = cell(value)
-    return Text(text, style=_COLOURS.get(text, ""))
-
-
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
-    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(_coloured(value) for value in row))
-    if not table.row_count:
-        return Text(f"{title}: none" if title else "none", style="dim")
-    return table
-
-
-def _facts(pairs: Mapping[str, object]) -> RenderableType:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for name, value in pairs.items():
-        table.add_row(name, _coloured(value))
-    return table
-
 
 def status(view: Json) -> list[RenderableType]:
     """Show how each model stands, in words, then the engine."""
     lines: list[RenderableType] = []
     for item in view["models"]:
-        colour = _COLOURS.get(item["state"], "yellow")
+        colour = COLOURS.get(item["state"], "yellow")
         lines.append(f"[{colour}]●[/] {escape(item['says'])}")
         errors = "" if item["errors_1h"] is None else f", {item['errors_1h']} refused or failed"
         told = [f"{item['traffic_1h']} rows in the last hour{errors}"]
@@ -87,12 +55,12 @@ def runs(view: Json) -> list[RenderableType]:
         )
         for i in view["items"]
     ]
-    return [_table("Runs", columns, rows), *_more(view)]
+    return [table("Runs", columns, rows), *more(view)]
 
 
 def run(view: Json) -> list[RenderableType]:
     """Show one run: facts, stages, gates, trials."""
-    facts = {
+    told = {
         "run": view["id"], "model": view["model"], "state": view["state"], "reason": view["reason"],
         "cause": causes_in_words(view), "started": moment(view["created_at"]), "cutoff": moment(view["cutoff"]),
         "data": ", ".join(f"{k}@{v}" for k, v in view["data"].items()), "code": view["code"], "git": view["git"],
@@ -101,9 +69,9 @@ def run(view: Json) -> list[RenderableType]:
     stages = [(s["name"], s["state"], f"{s['seconds']:.2f}") for s in view["stages"]]
     trials = [(t["number"], t["candidate"], t["score"], t["state"], f"{t['seconds']:.2f}", t["params"]) for t in view["trials"]]
     return [
-        _facts(facts),
-        _table("Stages", ("stage", "state", "seconds"), stages),
-        _table("Trials", ("trial", "candidate", "score", "state", "seconds", "parameters"), trials),
+        facts(told),
+        table("Stages", ("stage", "state", "seconds"), stages),
+        table("Trials", ("trial", "candidate", "score", "state", "seconds", "parameters"), trials),
         gates(view["gates"]),
     ]
 
@@ -111,7 +79,7 @@ def run(view: Json) -> list[RenderableType]:
 def gates(items: Sequence[Json]) -> RenderableType:
     """Show gate results as a table."""
     rows = [(g["gate"], g["metric"], g["value"], g["bound"], g["verdict"], g["reason"], g["rows"]) for g in items]
-    return _table("Gates", ("gate", "metric", "value", "bound", "verdict", "reason", "rows"), rows)
+    return table("Gates", ("gate", "metric", "value", "bound", "verdict", "reason", "rows"), rows)
 
 
 def models(view: Json) -> list[RenderableType]:
@@ -125,7 +93,7 @@ def models(view: Json) -> list[RenderableType]:
     have = {i["model"] for i in view["items"]}
     waiting = [name for name in view.get("declared", []) if name not in have]
     told = [f"[dim]declared, without a version here: {escape(', '.join(waiting))}[/]"] if waiting else []
-    return [_table("Models", columns, rows), *_more(view), *told]
+    return [table("Models", columns, rows), *more(view), *told]
 
 
 def model(view: Json) -> list[RenderableType]:
@@ -136,7 +104,7 @@ def model(view: Json) -> list[RenderableType]:
         if parity
         else None
     )
-    facts = {
+    told = {
         "version": f"{view['model']}@{view['version']}", "aliases": view["aliases"], "made": moment(view["created_at"]),
         "metrics": view["metrics"], "compiled": view["compiled"], "parity": proof,
         "size": f"{view['size_bytes'] / 1024:,.0f} KiB",
@@ -144,19 +112,19 @@ def model(view: Json) -> list[RenderableType]:
         "metrics from rows until": moment(view["data_cutoff"]), "fitted on rows until": moment(view["refit_cutoff"]),
         "run": view["run"], "bundle": view["address"],
     }  # fmt: skip
-    return [_facts(facts)]
+    return [facts(told)]
 
 
 def deployment(view: Json) -> list[RenderableType]:
     """Show one deployment."""
     if view["action"] is None:
         return [f"nothing of {view['model']} was deployed at {moment(view['at'])}"]
-    facts = {
+    told = {
         "model": view["model"], "routes": routes_in_words(view), "action": view["action"], "by": view["by"],
         "effective": moment(view["effective_at"]), "from": view["from"], "to": view["to"], "cause": causes_in_words(view),
         "evidence": view["evidence"],
     }  # fmt: skip
-    return [_facts(facts)]
+    return [facts(told)]
 
 
 def history(view: Json) -> list[RenderableType]:
@@ -167,7 +135,7 @@ def history(view: Json) -> list[RenderableType]:
         (moment(i["effective_at"]), i["action"], routes_in_words(i), i["by"], i["from"], i["to"], causes_in_words(i))
         for i in view["items"]
     ]
-    return [_table("History", ("effective", "action", "routes", "by", "from", "to", "cause"), rows)]
+    return [table("History", ("effective", "action", "routes", "by", "from", "to", "cause"), rows)]
 
 
 def datasets(view: Json) -> list[RenderableType]:
@@ -176,7 +144,7 @@ def datasets(view: Json) -> list[RenderableType]:
         (i["dataset"], i["version"], i["rows"], moment(i["created_at"]), i["verdict"], i["tags"], i["quarantined"])
         for i in view["items"]
     ]
-    return [_table("Datasets", ("dataset", "version", "rows", "published", "checks", "tags", "batches quarantined"), rows)]
+    return [table("Datasets", ("dataset", "version", "rows", "published", "checks", "tags", "batches quarantined"), rows)]
 
 
 def data(view: Json) -> list[RenderableType]:
@@ -194,8 +162,8 @@ def data(view: Json) -> list[RenderableType]:
         for i in view["items"]
     ]
     away = [(moment(q["created_at"]), q["rows"], _failed(q["checks"]), q["address"]) for q in view["quarantined"]]
-    shown = [_table("Versions", ("version", "rows", "added", "published", "hash", "tags", "checks"), rows)]
-    return shown + ([_table("Quarantined", ("when", "rows", "reasons", "address"), away)] if away else []) + _more(view)
+    shown = [table("Versions", ("version", "rows", "added", "published", "hash", "tags", "checks"), rows)]
+    return shown + ([table("Quarantined", ("when", "rows", "reasons", "address"), away)] if away else []) + more(view)
 
 
 def _failed(checks: Sequence[Json]) -> str:
@@ -210,7 +178,7 @@ def alerts(view: Json) -> list[RenderableType]:
          moment(i["closed_at"]), i["evidence"], i["next"])
         for i in view["items"]
     ]  # fmt: skip
-    return [_table("Alerts", ("model", "signal", "severity", "state", "opened", "closed", "evidence", "next"), rows)]
+    return [table("Alerts", ("model", "signal", "severity", "state", "opened", "closed", "evidence", "next"), rows)]
 
 
 def monitored(view: Json) -> list[RenderableType]:
@@ -224,7 +192,7 @@ def monitored(view: Json) -> list[RenderableType]:
         rows.append((moment(window["start"]), moment(window["end"]), window["rows"], "yes" if window["mature"] else "not yet",
                      told.get("metric"), told.get("value"), share, verdict, loud))  # fmt: skip
     columns = ("from", "to", "rows", "mature", "metric", "value", "labels", "performance", "signals that alarm")
-    return [_table(f"Windows of {view['model']}", columns, rows)]
+    return [table(f"Windows of {view['model']}", columns, rows)]
 
 
 def explained(view: Json) -> list[RenderableType]:
@@ -232,7 +200,7 @@ def explained(view: Json) -> list[RenderableType]:
     told, route, label, window = view["prediction"], view["route"], view["label"], view["window"]
     deployed = route["deployment"] or {}
     run_told = view["run"] or {}
-    facts = {
+    told = {
         "prediction": told["id"], "answer": told["value"], "asked for": moment(told["time"]), "key": told["key"],
         "label": (label["value"] if label["value"] is not None else f"none will come: {label['reason']}") if label else None,
         "version": f"{told['model']}@{told['version']} as {route['mode']}",
@@ -244,13 +212,13 @@ def explained(view: Json) -> list[RenderableType]:
     }  # fmt: skip
     rows = [(name, f["value"], f["source"], f["columns"], moment(f["tick"]), moment(f["freshness"]))
             for name, f in view["features"].items()]  # fmt: skip
-    return [_facts(facts), _table("Features", ("feature", "value", "source", "columns", "tick", "fresh as of"), rows)]
+    return [facts(told), table("Features", ("feature", "value", "source", "columns", "tick", "fresh as of"), rows)]
 
 
 def predictions(view: Json) -> list[RenderableType]:
     """Show answers of the inference server."""
     rows = [(p["id"], p["value"], p.get("probabilities"), p["version"], p["route"]) for p in view["predictions"]]
-    return [_table("", ("prediction", "value", "probabilities", "version", "route"), rows)]
+    return [table("", ("prediction", "value", "probabilities", "version", "route"), rows)]
 
 
 def planned(view: Json) -> list[RenderableType]:
@@ -260,7 +228,7 @@ def planned(view: Json) -> list[RenderableType]:
         for d in view["datasets"]
     ]
     models = _records("Models", view["models"])
-    return [_table("Datasets", ("dataset", "version", "action", "rows", "verdict", "checks"), rows), models]
+    return [table("Datasets", ("dataset", "version", "action", "rows", "verdict", "checks"), rows), models]
 
 
 def replayed(view: Json) -> list[RenderableType]:
@@ -269,19 +237,19 @@ def replayed(view: Json) -> list[RenderableType]:
     policies = [{"policy": name, **told} for name, told in view["policies"].items()]
     tables = {"Policies": policies, "By month": view["by_month"], "Held back": view.get("held_back", [])}
     look = f"every record of it: [dim]mulle --home {escape(view['home'])} history {escape(view['model'])}[/]"
-    return [_facts(plain), *(_records(title, things) for title, things in tables.items()), look]
+    return [facts(plain), *(_records(title, things) for title, things in tables.items()), look]
 
 
 def doctor(view: Json) -> list[RenderableType]:
     """Show what was tried and its remedy."""
     rows = [(c["name"], c["verdict"], c["detail"], c["next"]) for c in view["checks"]]
-    return [_table("", ("check", "verdict", "detail", "next"), rows)]
+    return [table("", ("check", "verdict", "detail", "next"), rows)]
 
 
 def anything(view: Json) -> list[RenderableType]:
     """Show a document whose shape is its own: facts first, then a table per list or table of things."""
     plain = {k: v for k, v in view.items() if not _tabular(v)}
-    shown: list[RenderableType] = [_facts(plain)] if plain else []
+    shown: list[RenderableType] = [facts(plain)] if plain else []
     for name, value in view.items():
         if _tabular(value):
             things = [{"": key, **row} for key, row in value.items()] if isinstance(value, Mapping) else value
@@ -291,13 +259,9 @@ def anything(view: Json) -> list[RenderableType]:
 
 def _records(title: str, things: Sequence[Json]) -> RenderableType:
     columns = list(dict.fromkeys(column for thing in things for column in thing))
-    return _table(title, columns, [[thing.get(c) for c in columns] for thing in things])
+    return table(title, columns, [[thing.get(c) for c in columns] for thing in things])
 
 
 def _tabular(value: object) -> bool:
     things = list(value.values()) if isinstance(value, Mapping) else value
     return isinstance(things, list) and bool(things) and all(isinstance(t, Mapping) for t in things)
-
-
-def _more(view: Json) -> list[RenderableType]:
-    return [f"[dim]more: --after {view['next']}[/]"] if view.get("next") is not None else []

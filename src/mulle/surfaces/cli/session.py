@@ -5,7 +5,8 @@ from __future__ import annotations
 import getpass
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,6 +77,21 @@ class Session:
             if number and not isinstance(item, str):
                 self.out.print()
             self.out.print(item)
+
+    def plain(self, text: str) -> RenderableType:
+        """Give text that is printed as it is, line by line: to be pasted."""
+        from rich.text import Text
+
+        return Text(text, overflow="ignore", no_wrap=True)
+
+    @contextmanager
+    def waiting(self, words: str) -> Iterator[None]:
+        """Turn a wheel on stderr while something takes long; nothing where nobody watches."""
+        if not self.err.is_terminal:
+            yield
+            return
+        with self.err.status(words):
+            yield
 
     def person(self, why: str) -> Cause:
         """Give the cause of what a person asked for here."""

@@ -1,4 +1,4 @@
-"""Commands that speak to the running inference server: ask for predictions, tell labels."""
+"""Commands about single rows: ask the running server for predictions, tell labels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ import typer
 from mulle.surfaces.cli.session import session
 
 __all__ = ["label", "predict", "read_rows", "typed"]
-
-_LABEL_FIELDS = {"prediction_id", "value", "known_at", "reason", "time", "key", "model"}
-_CHUNK = 1000
 
 
 def predict(
@@ -48,23 +45,23 @@ def label(
     ctx: typer.Context,
     model: Annotated[str, typer.Argument()],
     input: Annotated[str, typer.Option(help="Labels: a .csv, .json or .jsonl file, or - for JSON on stdin.")],
+    by: Annotated[str | None, typer.Option(help="Who says so (default: the name of your account).")] = None,
 ) -> None:
     """Tell the true outcomes of earlier predictions, by prediction id or by key and time.
 
-    A CSV has the columns value and prediction_id, or value, time and the dataset's key columns; known_at and reason may
-    follow. An empty value says that no label will come, and reason why.
+    A CSV has the columns value (or the target's name) and prediction_id, or the dataset's key columns and its time;
+    known_at and reason may follow. An empty value says that no label will come, and reason why. A correction is told
+    like any other label and kept as a new record. No server needs to run.
     """
+    from mulle.loop.labels import import_labels
     from mulle.surfaces.cli import render
-    from mulle.surfaces.reach import input_types, post
 
     call = session(ctx)
     found, untyped = read_rows(input, "labels")
-    labels = [_label(r, input_types(call.settings, model)) for r in found] if untyped else found
-    total: dict[str, Any] = {"accepted": 0, "duplicates": 0, "unknown": []}
-    for start in range(0, len(labels), _CHUNK):
-        answer = post(call.settings, "/v1/labels", {"model": model, "labels": labels[start : start + _CHUNK]})
-        total = {k: total[k] + answer.get(k, type(total[k])()) for k in total}
-    call.show(total, render.anything)
+    told = import_labels(call.parts, model, found, by=by or call.by, untyped=untyped)
+    call.show(told, render.anything)
+    if told["unknown"]:
+        raise typer.Exit(1)
 
 
 def read_rows(source: str, member: str) -> tuple[list[dict[str, Any]], bool]:
@@ -134,14 +131,3 @@ def _value(text: str, kind: str) -> object:
         # The server names row and field in its refusal; guessing here would hide them.
         return text
     return text.lower() in {"true", "1", "yes"} if kind == "BOOL" else text
-
-
-def _label(row: Mapping[str, str], types: Mapping[str, str]) -> dict[str, Any]:
-    label: dict[str, Any] = {k: row[k] for k in ("prediction_id", "known_at", "reason", "time") if row.get(k)}
-    text = row.get("value", "")
-    try:
-        label["value"] = float(text) if text else None
-    except ValueError:
-        label["value"] = text
-    key = {k: v for k, v in row.items() if k and k not in _LABEL_FIELDS}
-    return label if "prediction_id" in label or not key else {**label, "key": typed(key, types)}

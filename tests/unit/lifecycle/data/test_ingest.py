@@ -10,21 +10,22 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-import mulle.lifecycle.data.ingest as ingest
 from mulle.adapters.lake.delta import DeltaLake
 from mulle.adapters.metadata.connect import open_metadata
 from mulle.adapters.sources.files import FilesReader
 from mulle.core.clock import instant
 from mulle.core.declare.checks import between
-from mulle.core.declare.dataset import Dataset, Files
-from mulle.core.errors import NotFound
+from mulle.core.declare.dataset import Dataset
+from mulle.core.declare.sources import Files
+from mulle.core.errors import Conflict, DataError, NotFound
 from mulle.core.ports.lake import Lake
 from mulle.core.ports.metadata import Datasets
+from mulle.core.ports.source import Batch
 from mulle.core.records.base import Cause, from_json, to_json
 from mulle.core.records.dataset import DatasetVersion, Quarantine
-from mulle.lifecycle.data.check import check_batch
-from mulle.lifecycle.data.ingest import Staged, publish, stage, staged_rows
-from mulle.lifecycle.data.version import content_hash, read_version
+from mulle.lifecycle.data.check import Beside, check_batch
+from mulle.lifecycle.data.ingest import Staged, publish, recover, restore, stage, staged_rows
+from mulle.lifecycle.data.version import read_version
 
 NOW = instant("2013-03-01T12:00:00Z")
 WHY = (Cause(type="schedule", id="tick", why="asked"),)
@@ -48,9 +49,7 @@ class Home:
 
     def publish(self, staged: Staged, hours: int = 0) -> DatasetVersion | Quarantine:
         previous = self.datasets.get("trips")
-        results = check_batch(
-            trips, staged_rows(staged, self.lake), published=None, references={}, schema=previous.schema if previous else None
-        )
+        results = check_batch(trips, staged_rows(staged, self.lake), Beside(version=previous), now=staged.at)
         now = NOW + timedelta(hours=hours)
         return publish(trips, staged, results, previous, self.lake, self.datasets, now=now, causes=WHY)
 
@@ -102,7 +101,7 @@ def test_a_failing_batch_is_kept_aside_and_judged_once(home: Home) -> None:
     assert isinstance(record, Quarantine)
     assert [c.name for c in record.checks if c.verdict == "fail"] == ["between(km)"]
     assert record.checks[-1].samples[0]["km"] == 9999
-    assert home.lake.parked("quarantine/trips/b2").height == 1
+    assert home.lake.parked("quarantine/trips/b2").collect().height == 1
     published = home.datasets.get("trips")
     assert published is not None
     assert home.rows(published) == [(1, 5)]
@@ -126,19 +125,44 @@ def test_running_a_step_again_adds_nothing(home: Home) -> None:
     assert len(home.datasets.versions("trips")) == 1
     with pytest.raises(NotFound):
         staged_rows(staged, home.lake)
+    assert home.rows(first) == [(1, 5)]
 
 
-def test_a_step_killed_before_its_record_adds_its_rows_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+class DiesAtItsRecord:
+    """The records' database as a process finds it that dies between the lake's commit and the record."""
+
+    def __init__(self, datasets: Datasets) -> None:
+        self.get = datasets.get
+
+    def add(self, version: DatasetVersion) -> DatasetVersion:
+        raise KeyboardInterrupt
+
+
+def test_a_commit_without_its_record_gets_it_and_the_source_is_not_read_again(home: Home) -> None:
     home.file("a.csv", "1,2013-01-01T10:00:00Z,5,1")
     staged = home.stage("b1")
     assert staged is not None
-    with monkeypatch.context() as patch:
-        patch.setattr(ingest, "DatasetVersion", None)  # dies after the append, before the record
-        with pytest.raises(TypeError):
-            home.publish(staged)
-    version = home.publish(staged)
-    assert isinstance(version, DatasetVersion)
+    dying: Datasets = DiesAtItsRecord(home.datasets)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        publish(trips, staged, (), None, home.lake, dying, now=NOW, causes=WHY)
+    assert home.datasets.get("trips") is None
+    found = recover("trips", home.lake, home.datasets)
+    assert found is not None
+    assert (found.version, found.positions, found.lake_version) == (1, staged.positions, 1)
+    assert home.stage("another") is None, "what was read is published"
+    assert publish(trips, staged, (), None, home.lake, home.datasets, now=NOW, causes=WHY) == found
     assert home.lake.scan("data/trips").collect().height == 1
+
+
+def test_two_publishers_of_one_version_cannot_both_win(home: Home) -> None:
+    home.file("a.csv", "1,2013-01-01T10:00:00Z,5,1")
+    first, second = home.stage("b1"), home.stage("b2")
+    assert first is not None
+    assert second is not None
+    home.publish(first)
+    with pytest.raises(Conflict, match="another process"):
+        publish(trips, second, (), None, home.lake, home.datasets, now=NOW, causes=WHY)
+    assert home.lake.scan("data/trips").collect()["_batch"].to_list() == ["b1"]
 
 
 def test_a_quarantine_step_may_run_again(home: Home) -> None:
@@ -177,8 +201,141 @@ def test_a_new_column_is_recorded_and_a_missing_one_refused(home: Home) -> None:
     assert "'km' is missing" in record.checks[0].detail
 
 
-def test_the_hash_is_of_content_alone() -> None:
-    frame = pl.DataFrame({"a": [1.5, None, 3.0], "b": ["x", "", None], "t": [NOW, None, NOW], "l": [[1], [], None]})
-    assert content_hash(frame) == content_hash(frame.reverse().select("t", "l", "b", "a").with_columns(_batch=pl.lit("z")))
-    changed = [frame[:2], frame.with_columns(b=pl.Series(["x", None, ""])), frame.rename({"a": "c"}), pl.concat([frame, frame])]
-    assert len({content_hash(f) for f in [frame, *changed]}) == 5
+def test_rows_carry_who_brought_them_and_whether_they_came_live(home: Home) -> None:
+    home.file("a.csv", "1,2013-01-01T10:00:00Z,5,1")
+    home.ingest("b1")
+    home.file("b.csv", "2,2013-01-02T10:00:00Z,6,1")
+    staged = home.stage("b2", hours=1)
+    assert staged is not None
+    later = NOW + timedelta(hours=3)
+    version = publish(trips, staged, (), home.datasets.get("trips"), home.lake, home.datasets, now=later, causes=WHY, live=True)
+    assert isinstance(version, DatasetVersion)
+    rows = read_version(home.lake, trips, version).sort("id").select("_version", "_live", "_ingested_at").collect().rows()
+    assert rows == [(1, False, NOW), (2, True, later)]
+    assert (version.bulk, version.spans) == (False, ((1, 2),))
+
+
+def test_a_row_of_the_same_key_and_time_takes_the_place_of_the_earlier_one(home: Home) -> None:
+    home.file("a.csv", "1,2013-01-01T10:00:00Z,5,1", "2,2013-01-01T10:00:00Z,6,1", "2,2013-01-01T10:00:00Z,7,1")
+    first = home.ingest("b1")
+    assert isinstance(first, DatasetVersion)
+    assert (first.rows, first.added, first.replaced) == (2, 3, 1)
+    home.file("b.csv", "1,2013-01-01T10:00:00Z,8,1", "1,2013-01-02T10:00:00Z,9,1")
+    second = home.ingest("b2", hours=1)
+    assert isinstance(second, DatasetVersion)
+    assert (second.rows, second.added, second.replaced) == (3, 2, 1)
+    assert home.rows(first) == [(1, 5), (2, 7)]
+    assert sorted(home.rows(second)) == [(1, 8), (1, 9), (2, 7)]
+
+
+def test_without_time_the_key_names_the_row(home: Home) -> None:
+    planes = Dataset("planes", Files("trips/*.csv"), key="id")
+    home.file("a.csv", "1,x,5,1")
+    staged = stage(planes, home.reader, None, home.lake, batch="b1", now=NOW)
+    assert staged is not None
+    first = publish(planes, staged, (), None, home.lake, home.datasets, now=NOW, causes=WHY)
+    home.file("b.csv", "1,y,6,1", "2,z,7,1")
+    assert isinstance(first, DatasetVersion)
+    staged = stage(planes, home.reader, first, home.lake, batch="b2", now=NOW)
+    assert staged is not None
+    second = publish(planes, staged, (), first, home.lake, home.datasets, now=NOW, causes=WHY)
+    assert isinstance(second, DatasetVersion)
+    found = read_version(home.lake, planes, second).sort("id").select("id", "at").collect().rows()
+    assert (found, second.rows) == ([(1, "y"), (2, "z")], 2)
+
+
+def test_a_version_can_be_gone_back_to_and_the_source_goes_on(home: Home) -> None:
+    home.file("a.csv", "1,2013-01-01T10:00:00Z,5,1")
+    first = home.ingest("b1")
+    home.file("b.csv", "2,2013-01-01T11:00:00Z,6,1")
+    second = home.ingest("b2", hours=1)
+    assert isinstance(first, DatasetVersion)
+    assert isinstance(second, DatasetVersion)
+    third = restore(trips, first, home.lake, home.datasets, now=NOW + timedelta(hours=2), causes=WHY)
+    assert (third.version, third.rows, third.hash, third.spans) == (3, 1, first.hash, ((1, 1),))
+    assert home.rows(third) == [(1, 5)]
+    assert home.rows(second) == [(1, 5), (2, 6)], "what was taken back can still be read"
+    assert home.stage("again") is None, "the file that was taken back is not read again"
+    home.file("c.csv", "3,2013-01-01T12:00:00Z,7,1")
+    fourth = home.ingest("b4", hours=3)
+    assert isinstance(fourth, DatasetVersion)
+    assert (home.rows(fourth), fourth.spans) == ([(1, 5), (3, 7)], ((1, 1), (4, 4)))
+    fifth = restore(trips, second, home.lake, home.datasets, now=NOW + timedelta(hours=4), causes=WHY)
+    assert home.rows(fifth) == [(1, 5), (2, 6)]
+
+
+def test_an_outside_reader_of_the_table_sees_no_row_that_failed(home: Home) -> None:
+    import duckdb
+
+    home.file("good.csv", "1,2013-01-01T10:00:00Z,5,1")
+    home.ingest("b1")
+    home.file("bad.csv", "2,2013-01-01T11:00:00Z,9999,1")
+    assert isinstance(home.ingest("b2", hours=1), Quarantine)
+    home.file("more.csv", "3,2013-01-01T12:00:00Z,7,1")
+    home.ingest("b3", hours=2)
+    # Whoever reads the table's files as its log lists them: DuckDB, with what Delta says is in the table.
+    import deltalake
+
+    files = deltalake.DeltaTable(home.lake.address("data/trips")).file_uris()
+    found = duckdb.sql(f"select id, km from read_parquet({files}, union_by_name = true) order by id").fetchall()
+    assert found == [(1, 5), (3, 7)]
+
+
+def test_a_declared_type_widens_what_is_published(home: Home) -> None:
+    home.file("a.csv", "1,2013-01-01T10:00:00Z,5,1")
+    first = home.ingest("b1")
+    assert isinstance(first, DatasetVersion)
+    wider = Dataset("trips", Files("trips/*.csv"), key="id", time="at", outcome="y", schema={"km": "Float64"})
+    home.file("b.csv", "2,2013-01-01T11:00:00Z,6.5,1")
+    staged = stage(wider, home.reader, first, home.lake, batch="b2", now=NOW)
+    assert staged is not None
+    second = publish(wider, staged, (), first, home.lake, home.datasets, now=NOW, causes=WHY)
+    assert isinstance(second, DatasetVersion)
+    assert second.schema["km"] == "Float64"
+    assert home.rows(second) == [(1, 5.0), (2, 6.5)]
+    assert home.rows(first) == [(1, 5)], "the earlier version keeps its type"
+
+
+def test_an_optional_column_may_be_missing_and_a_declared_type_that_does_not_fit_is_an_error(home: Home) -> None:
+    lenient = Dataset("trips", Files("trips/*.csv"), key="id", time="at", optional="km", schema={"km": "Int64"})
+    home.file("a.csv", "1,2013-01-01T10:00:00Z,1", header="id,at,y")
+    staged = stage(lenient, home.reader, None, home.lake, batch="b1", now=NOW)
+    assert staged is not None
+    assert staged_rows(staged, home.lake).collect()["km"].to_list() == [None]
+    home.file("b.csv", "2,2013-01-01T10:00:00Z,far,1")
+    with pytest.raises(DataError, match="km"):
+        stage(lenient, home.reader, None, home.lake, batch="b2", now=NOW)
+    assert home.lake.parkings("staging/trips") == [f"staging/trips/{staged.batch}"], "nothing half-read is left"
+
+
+class Dump:
+    """A source that gives all it has, each time."""
+
+    def __init__(self, *rows: tuple[int, str, float | None]) -> None:
+        self.rows = pl.DataFrame(list(rows), schema={"id": pl.Int64, "at": pl.String, "km": pl.Float64}, orient="row")
+
+    def read(self, positions: object, until: object = None) -> Batch:
+        return Batch(pieces=self.rows.iter_slices(2), positions={}, origin="dump", repeats=pl.lit(True))
+
+
+def test_rows_given_again_add_nothing_and_changed_ones_are_corrections(home: Home) -> None:
+    dataset = Dataset("trips", Files("trips/*.csv"), key="id", time="at", checks=[between("km", 0, 100)])
+
+    def take(batch: str, *rows: tuple[int, str, float | None]) -> DatasetVersion | Quarantine | None:
+        last = home.datasets.get("trips")
+        staged = stage(dataset, Dump(*rows), last, home.lake, batch=batch, now=NOW)
+        if staged is None:
+            return None
+        results = check_batch(dataset, staged_rows(staged, home.lake), Beside(version=last), now=NOW)
+        return publish(dataset, staged, results, last, home.lake, home.datasets, now=NOW, causes=WHY)
+
+    one, two = (1, "2013-01-01T10:00:00Z", 5.0), (2, "2013-01-01T11:00:00Z", None)
+    first = take("b1", one, two)
+    assert isinstance(first, DatasetVersion)
+    assert take("b2", one, two) is None
+    bad = (3, "2013-01-01T12:00:00Z", 9999.0)
+    assert isinstance(take("b3", one, two, bad), Quarantine)
+    assert take("b4", one, two, bad) is None, "a row that failed is not judged again while it stays the same"
+    second = take("b5", one, (2, "2013-01-01T11:00:00Z", 6.0), (3, "2013-01-01T12:00:00Z", 9.0))
+    assert isinstance(second, DatasetVersion)
+    assert (second.added, home.rows(second)) == (2, [(1, 5.0), (2, 6.0), (3, 9.0)])

@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 from mulle.core.clock import instant
 from mulle.core.hashing import hash_folder
 from mulle.core.records.base import to_json
-from mulle.core.records.bundle import FORMAT, Contract, FeatureSpec, InputField
+from mulle.core.records.bundle import Contract, FeatureSpec, InputField
 from mulle.core.records.model import Parity
 from mulle.kernel.routes import ROUTES, ModelRoutes, Routed, RoutedVersion, RoutingTable, read_routes, write_routes
 
@@ -91,8 +91,8 @@ def bundle(folder: Path, *, model: str = "trip", offset: float = 0.0, classes: S
         InputField(name="kind", type="BYTES", dtype="String", required=True),
     )
     now = instant("2013-01-01")
-    contract = Contract(
-        format=FORMAT, model=model, task="binary" if classes else "regression", target="y", classes=tuple(classes),
+    contract = Contract(  # of the layout before a bundle carried a sample: such bundles are still served
+        format=1, model=model, task="binary" if classes else "regression", target="y", classes=tuple(classes),
         dataset="trips", key=("id",), time="at", inputs=inputs, joins=(),
         features=(FeatureSpec(name="size", kind="number"), FeatureSpec(name="kind", kind="category", categories=("a", "b"))),
         transform={"function": "shape", "hash": "t1", "code": "c1"}, compiled="onnx",

@@ -1,0 +1,81 @@
+"""What was measured, as a table to read and as JSON to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.claim import GIB, Claim, Outcome, Size
+
+__all__ = ["as_json", "as_text"]
+
+_UNITS = ((1.0, "s", 1.0), (1e-3, "ms", 1e3), (0.0, "us", 1e6))
+
+
+def as_text(claim: Claim, size: Size, outcomes: Mapping[str, Outcome]) -> str:
+    """Write one claim as Markdown: a table of its sides, then its targets."""
+    ours = outcomes[claim.sides[0].name]
+    rows = [("", "best", "of", "x Mulle", "peak memory", "")]
+    for outcome in outcomes.values():
+        if outcome.failed:
+            rows.append((outcome.side.name, "-", "-", "-", "-", outcome.failed))
+            continue
+        ratio = "-" if ours.failed else f"{outcome.best / ours.best:.2f}"
+        note = outcome.side.note
+        rows.append(
+            (outcome.side.name, _time(outcome.best), str(len(outcome.seconds)), ratio, f"{outcome.peak_bytes / GIB:.2f} GiB", note)
+        )
+    lines = [f"### {claim.name}", "", claim.says.format_map(_Thousands(claim.sizes[size])), "", *_table(rows), ""]
+    return "\n".join([*lines, *_targets(claim, size, outcomes), ""])
+
+
+def as_json(claim: Claim, size: Size, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """Give one claim as a JSON object."""
+    good = _good(outcomes)
+    sides = [
+        {
+            "name": o.side.name,
+            "peer": o.side.peer,
+            "seconds": list(o.seconds),
+            "peak_bytes": o.peak_bytes,
+            "versions": dict(o.versions),
+            "failed": o.failed or None,
+        }
+        for o in outcomes.values()
+    ]
+    targets = [
+        {"says": t.says, "bound": t.bound, "figure": t.figure(good), "met": t.met(good) if size == "full" else None}
+        for t in claim.targets
+    ]
+    return {"name": claim.name, "size": size, "numbers": dict(claim.sizes[size]), "sides": sides, "targets": targets}
+
+
+def _targets(claim: Claim, size: Size, outcomes: Mapping[str, Outcome]) -> list[str]:
+    good, lines = _good(outcomes), []
+    for target in claim.targets:
+        figure, met = target.figure(good), target.met(good)
+        said = "not measured" if met is None else "no verdict at this size" if size != "full" else "met" if met else "**missed**"
+        lines.append(f"- {target.says}: {'-' if figure is None else f'{figure:.2f}'}, {said}")
+    return lines
+
+
+def _good(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    return {n: o for n, o in outcomes.items() if not o.failed}
+
+
+def _time(seconds: float) -> str:
+    _, unit, factor = next(u for u in _UNITS if seconds >= u[0])
+    return f"{seconds * factor:.3g} {unit}" if seconds * factor < 1000 else f"{seconds * factor:.0f} {unit}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    return [lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]]
+
+
+class _Thousands(dict[str, str]):
+    """Fills a sentence's numbers with separators."""
+
+    def __init__(self, numbers: Mapping[str, int]) -> None:
+        super().__init__({name: f"{number:,}" for name, number in numbers.items()})

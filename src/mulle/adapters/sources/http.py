@@ -1,0 +1,220 @@
+"""An HTTP endpoint as a source: pages of JSON, JSON lines or CSV, read until they end."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
+
+import orjson
+import polars as pl
+
+from mulle.adapters.sources.delimited import read_csv
+from mulle.adapters.sources.environment import filled
+from mulle.adapters.sources.jsonlines import read_jsonl
+from mulle.adapters.sources.lines import LineFile
+from mulle.adapters.sources.objects import Found
+from mulle.adapters.sources.spool import Budget, Spool, pieces
+from mulle.adapters.sources.web import Client, Page
+from mulle.core.clock import rfc3339
+from mulle.core.declare.sources import Http
+from mulle.core.errors import DataError
+from mulle.core.ports.source import Batch
+from mulle.core.records.base import Json
+
+__all__ = ["HttpReader"]
+
+_FORMATS = {
+    "application/json": "json",
+    "application/jsonl": "jsonl",
+    "application/x-ndjson": "jsonl",
+    "application/x-jsonlines": "jsonl",
+    "text/csv": "csv",
+}
+_NULLS = ("", "NA")
+_INSTANTS = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f")
+
+
+class HttpReader:
+    """Reads an endpoint page by page; implements `SourceReader`.
+
+    With a cursor, positions are ``{"cursor": the last value read}``. Without one every read gives everything, with
+    `repeats` set.
+
+    Parameters
+    ----------
+    source : Http
+    backoff : float
+        Seconds before the second retry of a request, doubled for each further one.
+    """
+
+    def __init__(self, source: Http, *, backoff: float = 0.5) -> None:
+        self._source, self._backoff = source, backoff
+        parts = urlsplit(source.url)
+        self._name = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+    def read(self, positions: Json, until: datetime | None = None) -> Batch | None:
+        """Return the rows beyond the cursor, or all rows, or None when there are none.
+
+        Raises
+        ------
+        DataError
+            When the endpoint refuses, answers something else than rows, or its pages go in a circle.
+        Unavailable
+            When it is away or busy, after four attempts.
+        UsageError
+            When the environment lacks a name that the declaration asks for.
+        """
+        reached = positions.get("cursor")
+        spool = Spool(self._name)
+        client = Client(self._source, self._name, backoff=self._backoff)
+        try:
+            for rows in self._frames(client, reached):
+                fresh = rows
+                if self._source.cursor is not None:
+                    fresh, reached = self._beyond(rows, positions.get("cursor"), reached)
+                spool.add(fresh)
+        except BaseException:
+            spool.clear()
+            raise
+        finally:
+            client.close()
+        if not spool.rows:
+            return None
+        found = pieces([spool.portion()])
+        if self._source.cursor is None:
+            return Batch(pieces=found, positions={}, origin=self._name, repeats=pl.lit(True))
+        return Batch(pieces=found, positions={"cursor": reached}, origin=self._name)
+
+    def _frames(self, client: Client, last: object) -> Iterator[pl.DataFrame]:
+        source, numbered = self._source, self._source.page is not None and self._source.next is None
+        query = {source.since: last} if source.since is not None and last is not None else {}
+        base = _with(filled(source.url), query)
+        url, number = (_with(base, {source.page: 1}) if numbered else base), 1
+        seen: set[str | bytes] = set()
+        while True:
+            page = client.get(url)
+            if not {url, page.body}.isdisjoint(seen):
+                raise DataError(f"{self._name}: page {number} was given before", next="see next= and page=", page=number)
+            seen |= {url}
+            if numbered:
+                seen = {url, page.body}  # a server that ignores the number gives one page for ever
+            answer, rows = self._rows(page)
+            if rows is not None:
+                yield rows
+            number += 1
+            following = self._following(page, answer, base)
+            if numbered:
+                following = _with(base, {source.page: number}) if rows is not None else None
+            if following is None:
+                return
+            url = following
+
+    def _following(self, page: Page, answer: Any, base: str) -> str | None:
+        source = self._source
+        if source.next is None:
+            return page.link
+        value = _dug(answer, source.next)
+        if value is None or value is False or value == "":
+            return None
+        is_url = isinstance(value, str) and value.startswith(("http://", "https://", "/", "?"))
+        if source.page is None or is_url:
+            return urljoin(page.url, str(value))
+        return _with(base, {source.page: value})
+
+    def _rows(self, page: Page) -> tuple[Any, pl.DataFrame | None]:
+        """Read a page: the JSON answer, where it is one, and its rows, None when it has none."""
+        kind = self._source.format or self._told(page.type)
+        if not page.body.strip():
+            return None, None
+        if kind != "json":
+            return None, self._read(page.body, kind)
+        try:
+            answer = orjson.loads(page.body)
+        except orjson.JSONDecodeError as error:
+            raise DataError(f"{self._name} gives no JSON: {error}", next="see the URL, or name format=") from error
+        rows = _dug(answer, self._source.rows) if self._source.rows else answer
+        if self._source.rows and rows is None and not isinstance(answer, dict):
+            rows = {}
+        if rows is None and self._source.rows and not _has(answer, self._source.rows):
+            rows = {}
+        if not isinstance(rows, list | None) or not all(isinstance(row, dict) for row in rows or []):
+            has = f"; it has {', '.join(map(str, list(answer)[:8]))}" if isinstance(answer, dict) else ""
+            where = f"at '{self._source.rows}'" if self._source.rows else "as the answer"
+            raise DataError(f"{self._name}: no list of objects {where}{has}", next="name where the rows are with rows=")
+        return answer, self._read(b"\n".join(orjson.dumps(row) for row in rows), "jsonl") if rows else None
+
+    def _read(self, body: bytes, kind: str) -> pl.DataFrame | None:
+        stream = io.BytesIO(body)
+        lines = LineFile(stream, Found(self._name, "", len(body), 0), quoted=kind == "csv")
+        if kind == "csv":
+            spool, _ = read_csv(lines, lines.head(), separator=",", nulls=_NULLS, text=(), budget=Budget())
+        else:
+            spool = read_jsonl(lines, budget=Budget())
+        return pl.concat(pieces([spool.portion()])) if spool.rows else None
+
+    def _told(self, content_type: str) -> str:
+        kind = content_type.partition(";")[0].strip().lower()
+        found = _FORMATS.get(kind) or ("json" if kind.endswith("+json") else None)
+        if found is None:
+            raise DataError(
+                f"{self._name} gives {kind or 'no content type'}, not JSON or CSV", next="see the URL, or name format="
+            )
+        return found
+
+    def _beyond(self, rows: pl.DataFrame, last: object, reached: object) -> tuple[pl.DataFrame, object]:
+        """Leave out rows not beyond the cursor; give the furthest value met so far too."""
+        name = str(self._source.cursor)
+        if name not in rows.columns:
+            raise DataError(f"{self._name}: no column '{name}' for the cursor", next="name one it has", column=name)
+        if nulls := rows[name].null_count():
+            raise DataError(f"{self._name}: cursor '{name}' is null in {nulls} rows", next="name another column", column=name)
+        values = [_plain(v) for v in rows[name].to_list()]
+        known = [v for v in (last, reached) if v is not None]
+        if known and isinstance(known[0], str) != isinstance(values[0], str):
+            raise DataError(f"{self._name}: cursor '{name}' changed its type", next="name another column", column=name)
+        keys = _comparable(pl.Series([*values, *known]))
+        furthest = keys.arg_max()
+        assert furthest is not None
+        fresh = rows if last is None else rows.filter(keys[: rows.height] > keys[rows.height])
+        return fresh, [*values, *known][furthest]
+
+
+def _with(url: str, query: dict[Any, Any]) -> str:
+    """Add to a URL's query; a parameter that is there is replaced."""
+    if not query:
+        return url
+    parts = urlsplit(url)
+    kept = [(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if k not in query]
+    return urlunsplit(parts._replace(query=urlencode([*kept, *query.items()])))
+
+
+def _dug(answer: Any, path: str) -> Any:
+    for part in path.split("."):
+        if not isinstance(answer, dict):
+            return None
+        answer = answer.get(part)
+    return answer
+
+
+def _has(answer: Any, path: str) -> bool:
+    *above, last = path.split(".")
+    holder = _dug(answer, ".".join(above)) if above else answer
+    return isinstance(holder, dict) and last in holder
+
+
+def _plain(value: Any) -> Any:
+    return rfc3339(value) if isinstance(value, datetime) else value if isinstance(value, int | float | str) else str(value)
+
+
+def _comparable(values: pl.Series) -> pl.Series:
+    if values.dtype != pl.String:
+        return values
+    for form in _INSTANTS:  # as text, 10:00:00.5Z would come before 10:00:00Z
+        try:
+            return values.str.to_datetime(form, time_unit="us", time_zone="UTC")
+        except pl.exceptions.PolarsError:
+            continue
+    return values

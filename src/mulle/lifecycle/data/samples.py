@@ -1,0 +1,93 @@
+"""Failing rows as JSON, a few of each check, read in one pass for all checks that failed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from mulle.core.clock import rfc3339
+from mulle.core.records.base import Json
+from mulle.lifecycle.data.plan import ROW, SAMPLES, Found
+
+__all__ = ["rows_as_json", "sampled"]
+
+_LONG = 500
+"""Characters of a text that a sample keeps."""
+
+
+def sampled(rows: pl.LazyFrame, found: Mapping[int, Found]) -> dict[int, Sequence[Json]]:
+    """Read the first failing rows of several checks.
+
+    Parameters
+    ----------
+    rows : polars.LazyFrame
+    found : mapping
+        Any number to what was found: samples at hand, row numbers, or the expression that is true for failing rows.
+
+    Returns
+    -------
+    dict
+        For each number up to 20 rows, in the order of the batch.
+
+    Examples
+    --------
+    >>> found = {0: Found(failed=2, mask=pl.col("x") > 3), 1: Found(failed=1, numbers=[0]), 2: Found()}
+    >>> sampled(pl.LazyFrame({"x": [1, 5, 9]}), found)
+    {0: ({'x': 5}, {'x': 9}), 1: ({'x': 1},), 2: ()}
+    """
+    # Row numbers first: they are narrow, so one pass finds those of every check; a second one fetches the rows.
+    numbered = rows.with_row_index(ROW)
+    numbers = {i: list(f.numbers) for i, f in found.items() if f.numbers}
+    numbers |= _numbers(numbered, {i: f.mask for i, f in found.items() if f.failed and f.mask is not None})
+    wanted = sorted({n for ns in numbers.values() for n in ns})
+    at: dict[int, Json] = {}
+    if wanted:
+        fetched = numbered.head(wanted[-1] + 1).filter(pl.col(ROW).is_in(wanted)).collect(engine="streaming")
+        at = dict(zip(fetched[ROW].to_list(), rows_as_json(fetched.drop(ROW), len(wanted)), strict=True))
+    return {i: tuple(at[n] for n in numbers[i]) if i in numbers else tuple(f.samples) for i, f in found.items()}
+
+
+def _numbers(numbered: pl.LazyFrame, masks: Mapping[int, pl.Expr]) -> dict[int, list[int]]:
+    if not masks:
+        return {}
+    firsts = [pl.col(ROW).filter(mask).head(SAMPLES).implode().alias(str(i)) for i, mask in masks.items()]
+    try:
+        read = numbered.select(firsts).collect(engine="streaming")
+    except pl.exceptions.PolarsError:
+        # An expression that gives one value for all rows points at none; each alone tells which it was.
+        return {} if len(masks) == 1 else {i: ns for j, m in masks.items() for i, ns in _numbers(numbered, {j: m}).items()}
+    return {i: read[str(i)][0].to_list() for i in masks}
+
+
+def rows_as_json(rows: pl.DataFrame, most: int = SAMPLES) -> tuple[Json, ...]:
+    """Give the first rows as JSON: times as RFC 3339, what JSON has no number for as text, long text cut.
+
+    Examples
+    --------
+    >>> rows_as_json(pl.DataFrame({"x": [float("inf")]}))
+    ({'x': 'inf'},)
+    """
+    return tuple({name: _json(value) for name, value in row.items()} for row in rows.head(most).to_dicts())
+
+
+def _json(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, datetime):
+        return rfc3339(value) if value.tzinfo else value.isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, (list, tuple)):
+        return [_json(v) for v in value[:SAMPLES]]
+    if isinstance(value, dict):
+        return {str(k): _json(v) for k, v in value.items()}
+    text = str(value)
+    return text if len(text) <= _LONG else f"{text[:_LONG]}…"

@@ -1,0 +1,160 @@
+"""Sharing: a document beside the tables names a dataset's published versions, and another project reads them by its URL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from mulle.core.clock import rfc3339
+from mulle.core.declare.dataset import Dataset
+from mulle.core.declare.sources import Shared
+from mulle.core.errors import NotFound, UsageError
+from mulle.core.ports.lake import Lake
+from mulle.core.ports.source import Batch
+from mulle.core.records.base import Json, from_json, to_json
+from mulle.core.records.dataset import DatasetVersion
+from mulle.lifecycle.data.version import VERSION, read_version
+from mulle.loop.parts import Parts
+
+__all__ = ["SharedReader", "open_shared", "read_shared", "refresh_share", "share", "unshare"]
+
+_ALL = 1_000_000
+Opened = Callable[[str], tuple[Lake, str]]
+"""Opens a lake by the URL of a document in it; gives the lake and the document's name."""
+
+
+def share(parts: Parts, name: str) -> Json:
+    """Let other projects read a dataset's published versions.
+
+    Returns
+    -------
+    dict
+        ``dataset``, ``url`` (what ``ml.Shared`` and ``ml.read`` take) and the ``versions`` that are there.
+
+    Raises
+    ------
+    NotFound
+        When nothing is published.
+    """
+    dataset = parts.project.dataset(name)
+    if parts.metadata.datasets.get(name) is None:
+        raise NotFound(f"dataset {name} has no published version", next=f"run `mulle data ingest {name}` first", dataset=name)
+    address = parts.lake.write_document(_document(name), _listed(parts, dataset))
+    url = address if "://" in address else f"file://{address}"
+    versions = [v.version for v in parts.metadata.datasets.versions(name, 100)]
+    return {"id": name, "created_at": rfc3339(parts.clock.now()), "dataset": name, "url": url, "versions": versions}
+
+
+def unshare(parts: Parts, name: str) -> Json:
+    """Stop telling other projects of a dataset; the tables stay where they are."""
+    if parts.lake.read_document(_document(name)) is not None:
+        parts.lake.write_document(_document(name), {"dataset": name, "stopped": True, "versions": []})
+    return {"id": name, "created_at": rfc3339(parts.clock.now()), "dataset": name, "url": None, "versions": []}
+
+
+def refresh_share(parts: Parts, name: str) -> None:
+    """Bring a shared dataset's document up to date; nothing happens to one that is not shared."""
+    known = parts.lake.read_document(_document(name))
+    if known is not None and not known.get("stopped") and name in parts.project.datasets:
+        parts.lake.write_document(_document(name), _listed(parts, parts.project.dataset(name)))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenShare:
+    """Another project's dataset at one version."""
+
+    dataset: Dataset
+    version: DatasetVersion
+    lake: Lake
+
+
+def open_shared(opened: Opened, url: str) -> OpenShare:
+    """Open ``URL``, ``URL@12`` or ``URL@tag``.
+
+    Raises
+    ------
+    NotFound
+        When nothing is shared there, or not that version.
+    """
+    place, asked = _split(url)
+    lake, document = opened(place)
+    listed = lake.read_document(document)
+    if listed is None or not listed["versions"]:
+        raise NotFound(
+            f"nothing is shared at {place}", next="run `mulle data share DATASET` in the other project, and use the URL it prints"
+        )
+    number = int(asked) if asked.isdigit() else listed["tags"].get(asked) if asked else listed["versions"][-1]["version"]
+    found = next((v for v in listed["versions"] if v["version"] == number), None)
+    if found is None:
+        raise NotFound(f"{place} has no version '{asked}'", next=f"versions: 1 to {listed['versions'][-1]['version']}")
+    dataset = Dataset(
+        listed["dataset"],
+        Shared(place),
+        key=listed["key"],
+        time=listed["time"],
+        known_at=listed["known_at"],
+        outcome=listed["outcome"],
+    )
+    return OpenShare(dataset, from_json(DatasetVersion, found), lake)
+
+
+def read_shared(opened: Opened, url: str) -> pl.DataFrame:
+    """Read another project's published rows, without bookkeeping columns."""
+    found = open_shared(opened, url)
+    rows = read_version(found.lake, found.dataset, found.version)
+    return rows.select(c for c in rows.collect_schema() if not c.startswith("_")).collect()
+
+
+class SharedReader:
+    """Reads what another project has published since; implements `SourceReader`.
+
+    A version that the other project took back by a restore stays in what was read of it before.
+    """
+
+    def __init__(self, source: Shared, opened: Opened) -> None:
+        self._source, self._opened = source, opened
+
+    def read(self, positions: Json, until: datetime | None = None) -> Batch | None:
+        """Return the rows of the batches published after `positions`, or None."""
+        del until
+        found = open_shared(self._opened, self._source.url)
+        last, version = positions.get("version", 0), found.version
+        if version.version <= last:
+            return None
+        rows = read_version(found.lake, found.dataset, version, superseded=True).filter(pl.col(VERSION) > last)
+        plain = rows.select(c for c in rows.collect_schema() if not c.startswith("_"))
+        return Batch(
+            pieces=plain.collect_batches(),
+            positions={"version": version.version, "hash": version.hash},
+            origin=f"{self._source.url} version {version.version}",
+        )
+
+
+def _listed(parts: Parts, dataset: Dataset) -> Json:
+    versions = [{**to_json(v), "checks": [], "positions": {}} for v in parts.metadata.datasets.versions(dataset.name, _ALL)]
+    return {
+        "format": 1,
+        "dataset": dataset.name,
+        "key": list(dataset.key),
+        "time": dataset.time,
+        "known_at": dataset.known_at,
+        "outcome": list(dataset.outcome),
+        "tags": {tag.name: tag.version for tag in parts.metadata.datasets.tags(dataset.name)},
+        "versions": versions[::-1],
+    }
+
+
+def _document(dataset: str) -> str:
+    return f"shared/{dataset}"
+
+
+def _split(url: str) -> tuple[str, str]:
+    place, mark, asked = url.partition(".json")
+    if not mark or (asked and not asked.startswith("@")):
+        raise UsageError(
+            f"'{url}' is no URL of a shared dataset", next="it ends in shared/DATASET.json, with @VERSION or @TAG after it"
+        )
+    return place + mark, asked.removeprefix("@")

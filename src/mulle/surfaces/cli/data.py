@@ -1,0 +1,212 @@
+"""Commands about datasets: bring rows in, check, compare, name, go back, look into, share, forget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mulle.surfaces.cli.session import session
+
+if TYPE_CHECKING:
+    from mulle.core.records.base import Json
+
+__all__ = [
+    "check", "diff", "explore", "features", "forget", "ingest", "ls", "restore", "share", "sql", "suggest", "tag", "versions",
+]  # fmt: skip
+
+OneDataset = Annotated[str, typer.Argument(metavar="DATASET")]
+Named = Annotated[str, typer.Argument(metavar="DATASET[@VERSION]")]
+Limit = Annotated[int, typer.Option(help="At most so many.", min=1)]
+
+
+def ls(ctx: typer.Context) -> None:
+    """List datasets with their last version."""
+    from mulle.loop.views import datasets_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.show(datasets_view(call.parts), render.datasets)
+
+
+def ingest(
+    ctx: typer.Context,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[DATASET]...", help="Default: all.")] = None,
+    bulk: Annotated[
+        bool, typer.Option("--bulk", help="The rows are history loaded late: they count as available from known_at on.")
+    ] = False,
+) -> None:
+    """Read what is new at the sources, check it and publish it; exit 1 when a batch is turned away."""
+    from mulle.loop.ingest import ingest_all
+    from mulle.surfaces.cli import shown
+
+    call = session(ctx)
+    told = ingest_all(
+        call.parts,
+        names or None,
+        causes=(call.person("asked for on the command line"),),
+        bulk=True if bulk else None,
+        progress=lambda name, what: call.err.print(f"{name}: {what}"),
+    )
+    call.show(told, shown.ingested)
+    if any(item["verdict"] == "fail" for item in told["items"]):
+        raise typer.Exit(1)
+
+
+def check(
+    ctx: typer.Context,
+    name: Named,
+    new: Annotated[bool, typer.Option("--new", help="Look at what the source would bring, without publishing it.")] = False,
+    history: Annotated[bool, typer.Option("--history", help="Show how each check went so far.")] = False,
+) -> None:
+    """Run a dataset's checks and keep the results; exit 1 when one fails."""
+    from mulle.loop.datasets import check_dataset, check_history
+    from mulle.surfaces.cli import shown
+
+    call = session(ctx)
+    if history:
+        call.show(check_history(call.parts, name.partition("@")[0]), shown.check_history)
+        return
+    told = check_dataset(call.parts, name, causes=(call.person("asked for on the command line"),), fresh=new)
+    call.show(told, shown.checked)
+    if told["verdict"] == "fail":
+        raise typer.Exit(1)
+
+
+def versions(
+    ctx: typer.Context,
+    dataset: OneDataset,
+    limit: Limit = 50,
+    after: Annotated[int | None, typer.Option(help="Continue below this version.")] = None,
+) -> None:
+    """List a dataset's versions and the batches that were turned away."""
+    from mulle.loop.views import versions_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.show(versions_view(call.parts, dataset, limit=limit, after=after), render.data)
+
+
+def diff(ctx: typer.Context, before: Named, after: Named) -> None:
+    """Compare two versions: rows added, changed and removed, schema, each column's distribution."""
+    from mulle.loop.datasets import diff_versions
+    from mulle.surfaces.cli import shown
+
+    call = session(ctx)
+    if "@" not in after:
+        after = f"{before.partition('@')[0]}@{after}"
+    call.show(diff_versions(call.parts, before, after), shown.difference)
+
+
+def tag(ctx: typer.Context, name: Named, tag: Annotated[str, typer.Argument(help="Such as 2013-q1.")]) -> None:
+    """Name a version; the name can stand wherever a version can."""
+    from mulle.loop.datasets import tag_version
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.show(tag_version(call.parts, name, tag), render.anything)
+
+
+def restore(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="DATASET@VERSION")]) -> None:
+    """Publish an earlier version's rows again, as the next version."""
+    from mulle.core.errors import UsageError
+    from mulle.loop.datasets import restore_version
+    from mulle.loop.views import version_view
+    from mulle.surfaces.cli import shown
+
+    call = session(ctx)
+    if "@" not in name:
+        raise UsageError(f"restore {name}: to which version?", next=f"write {name}@VERSION; see `mulle data versions {name}`")
+    made = restore_version(call.parts, name, causes=(call.person(f"went back to {name}"),))
+    call.show(version_view(call.parts, made), shown.version)
+
+
+def explore(
+    ctx: typer.Context,
+    name: Named,
+    output: Annotated[Path | None, typer.Option(help="The page's file (default: DATASET-explored.html here).")] = None,
+    target: Annotated[str | None, typer.Option(help="The column to relate others to (default: the first outcome).")] = None,
+    compare: Annotated[str | None, typer.Option(metavar="VERSION", help="Another version to lay beside it.")] = None,
+) -> None:
+    """Write one HTML page about a version: distributions, missing values, outliers, relations, trend."""
+    from mulle.loop.datasets import explore_dataset
+    from mulle.surfaces.explore.page import write_page
+
+    call = session(ctx)
+    with call.waiting(f"looking into {name}"):
+        found = explore_dataset(call.parts, name, target=target, compare=compare)
+        file = write_page(found, output or Path(f"{name.replace('@', '-')}-explored.html"))
+    told: Json = {"dataset": name, "rows": found.exploration.rows, "page": str(file)}
+    call.show(told, lambda view: [f"{view['rows']:,} rows; the page is {view['page']}"])
+
+
+def suggest(ctx: typer.Context, name: Named) -> None:
+    """Propose checks from a profile of the rows, as Python to paste."""
+    from mulle.loop.datasets import suggest_checks
+
+    call = session(ctx)
+    told = suggest_checks(call.parts, name)
+    call.show(told, lambda view: [call.plain(view["text"])])
+
+
+def features(
+    ctx: typer.Context, function: Annotated[str | None, typer.Argument(help="Only this feature function.")] = None
+) -> None:
+    """List features: definition, sources, models that use them, freshness."""
+    from mulle.loop.catalogue import features_view
+    from mulle.surfaces.cli import shown
+
+    call = session(ctx)
+    view = features_view(call.parts)
+    if function is not None:
+        view["items"] = [i for i in view["items"] if i["function"] == function]
+    call.show(view, shown.features)
+
+
+def sql(
+    ctx: typer.Context,
+    query: Annotated[str, typer.Argument(help="A SELECT; each published dataset is a table of its name.")],
+    limit: Limit = 100,
+) -> None:
+    """Ask the published datasets by SQL (DuckDB)."""
+    from mulle.loop.datasets import query as ask
+    from mulle.surfaces.cli import shown
+
+    call = session(ctx)
+    call.show(ask(call.parts, query, limit=limit), shown.answer)
+
+
+def share(
+    ctx: typer.Context, dataset: OneDataset, stop: Annotated[bool, typer.Option("--stop", help="Share it no longer.")] = False
+) -> None:
+    """Let other projects read a dataset's published versions; prints the URL that ml.Shared and ml.read take."""
+    from mulle.loop.share import share as tell
+    from mulle.loop.share import unshare
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.show((unshare if stop else tell)(call.parts, dataset), render.anything)
+
+
+def forget(
+    ctx: typer.Context,
+    dataset: OneDataset,
+    keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="A value; origin=JFK,dest=LAX for several columns.")],
+    why: Annotated[str, typer.Option(help="The request this answers, kept with the record.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Erase rows by key for good: table and its past, quarantine, samples, prediction log, labels, online store.
+
+    The one edit of the past, and itself recorded (keys only as salted hashes). Erase at the source as well, or it brings
+    the rows again.
+    """
+    from mulle.core.records.base import to_json
+    from mulle.loop.forget import forget as erase
+    from mulle.surfaces.cli import shown
+
+    call = session(ctx)
+    if not yes:
+        typer.confirm(f"Erase {len(keys)} key(s) of {dataset} for good?", abort=True, err=True)
+    record = erase(call.parts, dataset, keys, by=call.by, causes=(call.person(why),))
+    call.show(to_json(record), shown.erased)
