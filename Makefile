@@ -74,8 +74,8 @@ lock-check: $(STAMP)
 chaos: $(STAMP) ## only the tests that kill processes
 	@$(BIN)/python -m pytest tests/chaos $(PYTEST)
 
-bench: $(STAMP) ## each claim of speed beside its peers
-	@if [ -d benchmarks ]; then $(BIN)/python -m benchmarks; else echo "no benchmarks in this release" >&2; exit 1; fi
+bench: $(STAMP) ## each claim of speed beside its limit and its peers (BENCH="checks --no-peers" for a part)
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 docs: $(STAMP) ## write the pages that are generated (command line)
 	@$(BIN)/python docs/generate.py

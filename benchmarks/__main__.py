@@ -40,8 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(document, indent=2))
     else:
         print(_libraries(measured))
-    _RESULTS.mkdir(exist_ok=True)
-    (_RESULTS / f"{document['at'].replace(':', '')}.json").write_text(json.dumps(document, indent=2))
+    if asked.size == "full":
+        _RESULTS.mkdir(exist_ok=True)
+        (_RESULTS / f"{document['at'].replace(':', '')}.json").write_text(json.dumps(document, indent=2))
     return int(wrong)
 
 

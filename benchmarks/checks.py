@@ -56,7 +56,7 @@ def _checks() -> list[tuple[str, str, list]]:
     ]
 
 
-def mulle(folder: Path, size: Mapping[str, int]) -> Work:
+def mulle(folder: Path) -> Work:
     """Audit the batch as an ingest does: exact counts, and 20 samples of the rows that fail."""
     import mulle as ml
     from mulle.core.clock import instant
@@ -79,7 +79,7 @@ def mulle(folder: Path, size: Mapping[str, int]) -> Work:
     return Work(run=lambda: check_batch(batch, rows.lazy(), Beside(), now=now), keep=keep)
 
 
-def bare(folder: Path, size: Mapping[str, int]) -> Work:
+def bare(folder: Path) -> Work:
     """Count with the same masks in one selection, by hand."""
     rows = pl.read_parquet(folder / "batch.parquet")
     masks = {

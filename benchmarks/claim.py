@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Claim", "Outcome", "Same", "Side", "Size", "Target", "faster_than", "memory_under", "within"]
+__all__ = ["GIB", "Claim", "Outcome", "Same", "Side", "Size", "Target", "faster_than", "memory_under", "within"]
 
 Size = Literal["small", "full"]
 Same = Callable[[Path, str, str], str]
 """Compares two answers: folder, name of the answer that others are held to, name of another; what differs, or nothing."""
 
 GIB = 2**30
+OURS = "Mulle"
+"""The side that targets are about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,22 +54,27 @@ class Outcome:
 
     Attributes
     ----------
-    seconds : tuple of float
-        Of one operation, for each run.
+    runs : tuple of (float, float)
+        Seconds by the clock, and of processor time over all threads, of one operation in each run.
     peak_bytes : int
         The process's highest resident memory, imports and preparation included.
     """
 
     side: Side
-    seconds: tuple[float, ...] = ()
+    runs: tuple[tuple[float, float], ...] = ()
     peak_bytes: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
     failed: str = ""
 
     @property
     def best(self) -> float:
-        """The shortest of the runs, in seconds."""
-        return min(self.seconds)
+        """The shortest of the runs by the clock, in seconds."""
+        return min(self.runs)[0]
+
+    @property
+    def cpu(self) -> float:
+        """The processor time of that run, in seconds."""
+        return min(self.runs)[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,29 +131,29 @@ class Claim:
     targets: tuple[Target, ...]
 
 
-def faster_than(who: str, times: float, *, ours: str = "Mulle") -> Target:
+def faster_than(who: str, times: float) -> Target:
     """Promise to be so many times as fast as a side, or as the fastest side of a peer."""
 
     def ratio(outcomes: Mapping[str, Outcome]) -> float | None:
         theirs = [o.best for n, o in outcomes.items() if n == who or o.side.peer == who]
-        return min(theirs) / outcomes[ours].best if theirs and ours in outcomes else None
+        return min(theirs) / outcomes[OURS].best if theirs and OURS in outcomes else None
 
     return Target(says=f"at least {times:g} x as fast as {who}", bound=times, at_least=True, figure=ratio)
 
 
-def within(limit: str, times: float, *, ours: str = "Mulle") -> Target:
+def within(limit: str, times: float) -> Target:
     """Promise to take at most so many times as long as a side."""
 
     def ratio(outcomes: Mapping[str, Outcome]) -> float | None:
-        return outcomes[ours].best / outcomes[limit].best if {ours, limit} <= set(outcomes) else None
+        return outcomes[OURS].best / outcomes[limit].best if {OURS, limit} <= set(outcomes) else None
 
     return Target(says=f"at most {times:g} x the time of {limit}", bound=times, at_least=False, figure=ratio)
 
 
-def memory_under(gib: float, *, ours: str = "Mulle") -> Target:
+def memory_under(gib: float) -> Target:
     """Promise to stay under so many GiB."""
 
     def peak(outcomes: Mapping[str, Outcome]) -> float | None:
-        return outcomes[ours].peak_bytes / GIB if ours in outcomes else None
+        return outcomes[OURS].peak_bytes / GIB if OURS in outcomes else None
 
     return Target(says=f"under {gib:g} GiB", bound=gib, at_least=False, figure=peak)

@@ -18,6 +18,7 @@ from benchmarks.side import Work
 
 if TYPE_CHECKING:
     import lmdb
+
     from mulle.core.declare.features import Features
     from mulle.core.ports.online import Online
     from mulle.core.records.bundle import JoinSpec
@@ -37,7 +38,7 @@ def make(folder: Path, size: Mapping[str, int]) -> None:
     (folder / "keys.json").write_text(json.dumps(asked.tolist()))
 
 
-def mulle(folder: Path, size: Mapping[str, int]) -> Work:
+def mulle(folder: Path) -> Work:
     """Feed our store from the declaration that training joins by."""
     kept: dict[str, Any] = {}
 
@@ -56,7 +57,7 @@ def mulle(folder: Path, size: Mapping[str, int]) -> Work:
     return Work(run=lambda: _fill(folder, kept["features"], kept["specs"], kept["online"]), keep=keep, reset=reset)
 
 
-def bare(folder: Path, size: Mapping[str, int]) -> Work:
+def bare(folder: Path) -> Work:
     """Encode rows with orjson and put them into LMDB in the order of their keys."""
     kept: dict[str, lmdb.Environment] = {}
 
@@ -131,7 +132,7 @@ def _fill(folder: Path, features: Features, specs: tuple[JoinSpec, ...], online:
 CLAIMS = (
     Claim(
         name="Materialise",
-        says="The last rows of {keys} keys, 10 features each, go from Parquet into an empty online store; {reads} keys are read back.",
+        says="The last rows of {keys} keys, 10 features each, go from Parquet into an empty online store.",
         make="benchmarks.materialise:make",
         sizes={"small": {"keys": 5_000, "reads": 100}, "full": {"keys": 1_000_000, "reads": 1_000}},
         sides=(

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -47,45 +47,44 @@ def measure(claim: Claim, size: Size, *, peers: bool, say: Callable[[str], None]
     outcomes: dict[str, Outcome] = {}
     with TemporaryDirectory(prefix="mulle-bench-") as temporary:
         folder = Path(temporary)
-        numbers = claim.sizes[size]
         say(f"{claim.name}: making the data")
-        _process(Path(sys.executable), claim.make, folder, numbers, 0, "data")
+        _process(Path(sys.executable), folder / "data.log", "make", claim.make, str(folder), json.dumps(dict(claim.sizes[size])))
         for side in claim.sides:
             if side.peer and not peers:
                 continue
             say(f"{claim.name}: {side.name}")
-            outcomes[side.name] = _outcome(side, folder, numbers)
+            outcomes[side.name] = _outcome(side, folder)
         limit = claim.sides[1]
         for name, outcome in outcomes.items():
             if outcome.failed or name == limit.name:
                 continue
-            said = claim.same(folder, limit.slug, outcome.side.slug) if not outcomes[limit.name].failed else "nothing to hold it to"
+            held = not outcomes[limit.name].failed
+            said = claim.same(folder, limit.slug, outcome.side.slug) if held else "nothing to hold it to"
             if said:
                 outcomes[name] = Outcome(side=outcome.side, failed=f"another answer than {limit.name}: {said}")
     return outcomes
 
 
-def _outcome(side: Side, folder: Path, numbers: Mapping[str, int]) -> Outcome:
+def _outcome(side: Side, folder: Path) -> Outcome:
     try:
         python = python_of(side.peer) if side.peer else Path(sys.executable)
-        _process(python, side.call, folder, numbers, side.repeat, side.slug)
+        _process(python, folder / f"{side.slug}.log", "run", side.call, str(folder), side.slug, str(side.repeat))
     except PeerMissing as error:
         return Outcome(side=side, failed=f"could not be installed: {error}")
     except _Stopped as error:
         return Outcome(side=side, failed=str(error))
     told = json.loads((folder / f"{side.slug}.outcome").read_text())
     return Outcome(
-        side=side, seconds=tuple(told["seconds"]), peak_bytes=told["peak_bytes"], versions=told["versions"]
+        side=side, runs=tuple((wall, cpu) for wall, cpu in told["runs"]), peak_bytes=told["peak_bytes"], versions=told["versions"]
     )
 
 
-def _process(python: Path, call: str, folder: Path, numbers: Mapping[str, int], repeat: int, name: str) -> None:
+def _process(python: Path, log: Path, *arguments: str) -> None:
     """Run a side to its end; it may take half of the machine's memory and half an hour."""
     most = psutil.virtual_memory().total // 2
-    log = folder / f"{name}.log"
     # Each library takes the threads it likes: the limit that our own processes share does not hold here.
     environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "VIRTUAL_ENV")}
-    command = [str(python), "-W", "ignore", "-m", "benchmarks.side", call, str(folder), json.dumps(dict(numbers)), str(repeat), name]
+    command = [str(python), "-W", "ignore", "-m", "benchmarks.side", *arguments]
     with log.open("w") as output:
         child = subprocess.Popen(command, cwd=_ROOT, stdout=output, stderr=output, env=environment)
     end, watched = time.monotonic() + _SECONDS, psutil.Process(child.pid)

@@ -33,7 +33,7 @@ def make(folder: Path, size: Mapping[str, int]) -> None:
     pl.DataFrame(asked).with_columns(pl.col("now").dt.replace_time_zone("UTC")).write_parquet(folder / "rows.parquet")
 
 
-def mulle(folder: Path, size: Mapping[str, int]) -> Work:
+def mulle(folder: Path) -> Work:
     """Join as training does: a declared as-of join, the rows in memory, the events in their file."""
     import mulle as ml
     from mulle.lifecycle.features.join import join_offline
@@ -52,7 +52,7 @@ def mulle(folder: Path, size: Mapping[str, int]) -> Work:
     return Work(run=run, keep=keep)
 
 
-def bare(folder: Path, size: Mapping[str, int]) -> Work:
+def bare(folder: Path) -> Work:
     """Sort both sides and join them as of, with nothing else asked."""
     rows = pl.read_parquet(folder / "rows.parquet")
 

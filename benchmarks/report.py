@@ -15,16 +15,15 @@ _UNITS = ((1.0, "s", 1.0), (1e-3, "ms", 1e3), (0.0, "us", 1e6))
 def as_text(claim: Claim, size: Size, outcomes: Mapping[str, Outcome]) -> str:
     """Write one claim as Markdown: a table of its sides, then its targets."""
     ours = outcomes[claim.sides[0].name]
-    rows = [("", "best", "of", "x Mulle", "peak memory", "")]
+    rows = [("", "best", "of", "x Mulle", "CPU", "peak memory", "")]
     for outcome in outcomes.values():
         if outcome.failed:
-            rows.append((outcome.side.name, "-", "-", "-", "-", outcome.failed))
+            rows.append((outcome.side.name, "-", "-", "-", "-", "-", outcome.failed))
             continue
         ratio = "-" if ours.failed else f"{outcome.best / ours.best:.2f}"
         note = outcome.side.note
-        rows.append(
-            (outcome.side.name, _time(outcome.best), str(len(outcome.seconds)), ratio, f"{outcome.peak_bytes / GIB:.2f} GiB", note)
-        )
+        peak = f"{outcome.peak_bytes / GIB:.2f} GiB"
+        rows.append((outcome.side.name, _time(outcome.best), str(len(outcome.runs)), ratio, _time(outcome.cpu), peak, note))
     lines = [f"### {claim.name}", "", claim.says.format_map(_Thousands(claim.sizes[size])), "", *_table(rows), ""]
     return "\n".join([*lines, *_targets(claim, size, outcomes), ""])
 
@@ -36,7 +35,9 @@ def as_json(claim: Claim, size: Size, outcomes: Mapping[str, Outcome]) -> dict[s
         {
             "name": o.side.name,
             "peer": o.side.peer,
-            "seconds": list(o.seconds),
+            "seconds": [wall for wall, _ in o.runs],
+            "cpu_seconds": [cpu for _, cpu in o.runs],
+            "best": None if o.failed else o.best,
             "peak_bytes": o.peak_bytes,
             "versions": dict(o.versions),
             "failed": o.failed or None,

@@ -9,8 +9,7 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -60,33 +59,35 @@ class Work:
     calls: int = 1
 
 
-Prepare = Callable[[Path, Mapping[str, int]], Work | None]
-
-
 def main(arguments: list[str]) -> None:
-    """Run ``side.py CALL FOLDER SIZE REPEAT NAME``; the report is written to ``FOLDER/NAME.outcome``.
+    """Run ``side.py make CALL FOLDER SIZE`` or ``side.py run CALL FOLDER NAME REPEAT``.
 
-    CALL is ``module:function``; the function takes the data's folder and the size, and gives a `Work`, or nothing when
-    all it had to do was to make the data.
+    CALL is ``module:function``. One that makes data takes the folder and the size; a side takes the folder and gives its
+    `Work`, and what is measured is written to ``FOLDER/NAME.outcome``.
     """
-    call, folder, size, repeat, name = arguments
-    module, function = call.split(":")
-    prepare: Prepare = getattr(import_module(module), function)
-    work = prepare(Path(folder), json.loads(size))
-    if work is None:
-        return
-    seconds, answer = [], None
-    for _ in range(int(repeat)):
+    what, call, folder, *rest = arguments
+    module, name = call.split(":")
+    function = getattr(import_module(module), name)
+    if what == "make":
+        function(Path(folder), json.loads(rest[0]))
+    else:
+        _measure(function(Path(folder)), Path(folder, rest[0]), int(rest[1]))
+
+
+def _measure(work: Work, path: Path, repeat: int) -> None:
+    runs: list[tuple[float, float]] = []
+    answer = None
+    for _ in range(repeat):
         work.reset()
         answer = None
         gc.collect()
-        start = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         answer = work.run()
-        seconds.append((time.perf_counter() - start) / work.calls)
+        runs.append(((time.perf_counter() - wall) / work.calls, (time.process_time() - cpu) / work.calls))
     peak = peak_bytes()
-    work.keep(answer, Path(folder) / name)
-    told = {"seconds": seconds, "calls": work.calls, "peak_bytes": peak, "versions": dict(_versions())}
-    (Path(folder) / f"{name}.outcome").write_text(json.dumps(told))
+    work.keep(answer, path)
+    told = {"runs": runs, "peak_bytes": peak, "versions": dict(_versions())}
+    path.with_suffix(".outcome").write_text(json.dumps(told))
 
 
 def peak_bytes() -> int:
@@ -99,16 +100,6 @@ def peak_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what a library prints (progress, advice) out of the report."""
-    import contextlib
-    import os
-
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-        yield
 
 
 def _versions() -> Iterator[tuple[str, str]]:

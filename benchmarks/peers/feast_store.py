@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,17 +26,17 @@ FEATURES = [f"last:{n}" for n in NAMES]
 _FROM, _UNTIL = datetime(2025, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
 
 
-def join_duckdb(folder: Path, size: Mapping[str, int]) -> Work:
+def join_duckdb(folder: Path) -> Work:
     """Join with the duckdb store."""
     return _join(folder, "duckdb")
 
 
-def join_dask(folder: Path, size: Mapping[str, int]) -> Work:
+def join_dask(folder: Path) -> Work:
     """Join with the dask store, which is the default."""
     return _join(folder, "dask")
 
 
-def materialise(folder: Path, size: Mapping[str, int]) -> Work:
+def materialise(folder: Path) -> Work:
     """Write the last row of each key into SQLite."""
     online = folder / "feast-online.db"
     kept: dict[str, FeatureStore] = {}
@@ -47,14 +46,14 @@ def materialise(folder: Path, size: Mapping[str, int]) -> Work:
             file.unlink()
         kept["store"] = _store(folder, "dask", online)
 
-    def keep(answer: object, path: Path) -> None:
+    def keep(_: object, path: Path) -> None:
         keys = json.loads((folder / "keys.json").read_text())
         path.with_suffix(".json").write_text(json.dumps([_read(kept["store"], key) for key in keys]))
 
     return Work(run=lambda: kept["store"].materialize(_FROM, _UNTIL), keep=keep, reset=reset)
 
 
-def online_read(folder: Path, size: Mapping[str, int]) -> Work:
+def online_read(folder: Path) -> Work:
     """Read ten features of one key after another from SQLite."""
     store = _store(folder, "dask", folder / "feast-online.db")
     store.materialize(_FROM, _UNTIL)

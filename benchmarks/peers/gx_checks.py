@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +18,7 @@ from benchmarks.side import Work
 __all__ = ["check"]
 
 
-def check(folder: Path, size: Mapping[str, int]) -> Work:
+def check(folder: Path) -> Work:
     """Validate the batch; the answer counts unexpected rows by expectation."""
     rows = pd.read_parquet(folder / "batch.parquet")
     declared = json.loads((folder / "checks.json").read_text())

@@ -15,7 +15,7 @@ from benchmarks.side import Work
 __all__ = ["check"]
 
 
-def check(folder: Path, size: Mapping[str, int]) -> Work:
+def check(folder: Path) -> Work:
     """Validate the batch; the answer counts failing values by check."""
     rows = pl.read_parquet(folder / "batch.parquet")
     declared = json.loads((folder / "checks.json").read_text())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import pointblank as pb
@@ -14,7 +13,7 @@ from benchmarks.side import Work
 __all__ = ["check"]
 
 
-def check(folder: Path, size: Mapping[str, int]) -> Work:
+def check(folder: Path) -> Work:
     """Interrogate the batch; the answer counts failing rows by step."""
     rows = pl.read_parquet(folder / "batch.parquet")
     declared = json.loads((folder / "checks.json").read_text())

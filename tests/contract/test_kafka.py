@@ -20,8 +20,13 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from mulle.adapters.sources import kafka
 from mulle.adapters.sources.kafka import KafkaReader
+from mulle.bootstrap import wire
 from mulle.core.declare.sources import Kafka
 from mulle.core.errors import DataError, Unavailable, UsageError
+from mulle.core.records.dataset import DatasetVersion
+from mulle.core.settings import Settings
+from mulle.loop.ingest import ingest, published
+from mulle.loop.parts import Parts
 
 EARLIEST = {"auto.offset.reset": "earliest"}
 
@@ -324,7 +329,71 @@ def eventually(action: Callable[[], object]) -> None:
         try:
             action()
             return
-        except (KafkaException, Unavailable):
+        except (KafkaException, Unavailable, DataError):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
+
+
+# From the topic into the lake, by the loop's own ingest: a process that dies neither loses nor doubles a row.
+
+PROJECT = """
+import mulle as ml
+
+clicks = ml.Dataset("clicks", ml.Kafka(topic="{topic}", limit=20))
+"""
+
+INGEST = """
+import sys
+from pathlib import Path
+
+from mulle.bootstrap import wire
+from mulle.core.records.base import Cause
+from mulle.core.settings import Settings
+from mulle.loop.ingest import ingest
+
+parts = wire(Settings(project=Path(sys.argv[1]), broker=sys.argv[2]).resolved())
+why = (Cause(type="person", id="test", why="a test asked"),)
+while ingest(parts, parts.project.datasets["clicks"], now=parts.clock.now(), causes=why) is not None:
+    pass
+"""
+APPENDED, RECORDED = "during:publish:appended", "during:publish:recorded"
+
+
+@pytest.fixture
+def project(topic: Topic, tmp_path: Path) -> Path:
+    (tmp_path / "project.py").write_text(PROJECT.format(topic=topic.name))
+    return tmp_path
+
+
+def opened(topic: Topic, project: Path) -> Parts:
+    return wire(Settings(project=project, broker=topic.servers).resolved())
+
+
+def ingested(topic: Topic, project: Path, fault: str) -> int:
+    """Ingest all that is new in a process of its own; return its exit code."""
+    environment = {**os.environ, "MULLE_FAULT": fault}
+    return subprocess.run([sys.executable, "-c", INGEST, str(project), topic.servers], env=environment, timeout=60).returncode
+
+
+def test_a_process_killed_while_it_publishes_neither_loses_nor_doubles_a_row(topic: Topic, project: Path) -> None:
+    for life, fault in enumerate((APPENDED, RECORDED, APPENDED, "")):
+        # What the life before had read is on offer again unless its commit counts, and there is more than it had.
+        topic.send(*ids(*range(100 * life, 100 * life + 15)), partition=life % 3)
+        assert ingested(topic, project, fault) == (-signal.SIGKILL if fault else 0)
+    parts = opened(topic, project)
+    clicks = parts.project.datasets["clicks"]
+    wanted = [100 * life + n for life in range(4) for n in range(15)]
+    assert sorted(published(parts, clicks)["id"].to_list()) == wanted
+    assert sorted(parts.lake.scan("data/clicks").collect()["id"].to_list()) == wanted
+    assert ingest(parts, clicks, now=parts.clock.now(), causes=()) is None
+
+
+def test_versions_keep_the_offsets_that_the_next_one_goes_on_from(topic: Topic, project: Path) -> None:
+    topic.send(*ids(*range(50)), partition=2)
+    parts = opened(topic, project)
+    found = []
+    while version := ingest(parts, parts.project.datasets["clicks"], now=parts.clock.now(), causes=()):
+        assert isinstance(version, DatasetVersion)
+        found.append((version.positions["offsets"]["2"], version.added, version.rows))
+    assert found == [(20, 20, 20), (40, 20, 40), (50, 10, 50)]

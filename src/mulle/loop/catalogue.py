@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mulle.lifecycle.features.catalogue import Described, describe
 from mulle.lifecycle.features.join import join_specs
 from mulle.loop.parts import Parts
 
-__all__ = ["features_view"]
+__all__ = ["features_view", "selection_of"]
 
 _Consumers = list[tuple[Model, ModelVersion | None]]
 
@@ -42,6 +43,21 @@ def features_view(parts: Parts) -> Json:
         except MulleError as error:
             unread.append({"function": features.name, "why": error.detail, "next": error.next})
     return {"items": items, "next": None, "unread": unread}
+
+
+def selection_of(parts: Parts, run: str) -> Json | None:
+    """Give what a run's search kept: ``by``, ``kept`` and ``scores``; None when its model selects nothing.
+
+    It is read from the search's own answer while the run's folder is there, else from the bundle that the run made.
+    """
+    path = parts.settings.home / "runs" / run / "search.json"
+    if path.is_file():
+        found = json.loads(path.read_text()).get("selection")
+    else:
+        version = parts.metadata.models.of_run(run)
+        bundle = None if version is None else Path(version.address) / "bundle.json"
+        found = json.loads(bundle.read_text())["settings"].get("selection") if bundle and bundle.is_file() else None
+    return None if found is None else dict(found)
 
 
 def _function(parts: Parts, features: Features) -> list[Json]:

@@ -12,9 +12,10 @@ from mulle.core.errors import NotFound, UsageError
 from mulle.core.hashing import new_id
 from mulle.core.records.base import Cause, Json, to_json
 from mulle.core.records.dataset import Audit, CheckResult, DatasetVersion, Quarantine, Tag, verdict_of
-from mulle.core.records.exploration import Exploration
+from mulle.core.records.exploration import Comparison, Exploration
 from mulle.kernel.dtypes import schema_text
 from mulle.lifecycle.data.check import Beside, check_batch
+from mulle.lifecycle.data.compare import compare as compared
 from mulle.lifecycle.data.diff import diff
 from mulle.lifecycle.data.explore import explore
 from mulle.lifecycle.data.ingest import restore
@@ -199,17 +200,17 @@ def suggest_checks(parts: Parts, name: str) -> Json:
     """Propose checks from a profile of the published rows, or of what the source gives where nothing is published."""
     dataset = parts.project.dataset(name.partition("@")[0])
     if last_version(parts, dataset.name) is not None:
-        found = suggest(dataset, read_rows(parts, name))
+        found = suggest(dataset, read_rows(parts, name), now=parts.clock.now())
     else:
         now = parts.clock.now()
         staged = stage_new(parts, dataset, batch=f"suggest-{new_id(now)}", now=now)
         if staged is None:
             raise NotFound(f"dataset {name}: its source has no rows", next="look at its path", dataset=name)
         try:
-            found = suggest(dataset, parts.lake.parked(f"staging/{dataset.name}/{staged.batch}"))
+            found = suggest(dataset, parts.lake.parked(f"staging/{dataset.name}/{staged.batch}"), now=now)
         finally:
             parts.lake.unpark(f"staging/{dataset.name}/{staged.batch}")
-    return {"id": dataset.name, "created_at": rfc3339(parts.clock.now()), "dataset": dataset.name, **to_json(found)}
+    return {"id": dataset.name, "created_at": rfc3339(parts.clock.now()), **to_json(found), "text": found.text}
 
 
 def query(parts: Parts, sql: str, limit: int = 1_000) -> Json:
@@ -225,17 +226,44 @@ def query(parts: Parts, sql: str, limit: int = 1_000) -> Json:
     return {"items": to_json(found.to_dicts()), "next": None, "columns": schema_text(found)}
 
 
-def explore_dataset(parts: Parts, name: str, *, target: str | None = None, compare: str | None = None) -> Exploration:
-    """Look into a version: what its columns hold, how they hang together, how they change over time."""
+def explore_dataset(
+    parts: Parts, name: str, *, target: str | None = None, compare: str | None = None
+) -> Exploration | Comparison:
+    """Look into a version: what its columns hold, how they hang together, how they change over time.
+
+    Parameters
+    ----------
+    target : str, optional
+        The column that others are related to; the first outcome column by default.
+    compare : str, optional
+        Another version to lay beside it, as number, tag or ``DATASET@VERSION``.
+    """
     dataset, version = find_data(parts, name)
-    before = None if compare is None else read_rows(parts, compare if "@" in compare else f"{dataset.name}@{compare}")
-    return explore(
-        read_rows(parts, f"{dataset.name}@{version.version}"),
-        name=f"{dataset.name}@{version.version}",
-        target=target or (dataset.outcome[0] if dataset.outcome else None),
-        time=dataset.time,
+    store = parts.metadata.datasets
+    history: list[DatasetVersion | Quarantine | Audit] = [
+        *store.versions(dataset.name),
+        *store.quarantines(dataset.name),
+        *store.audits(dataset.name),
+    ]
+    aim = target or next((c for c in dataset.outcome if c in version.schema), None)
+    rows = read_version(parts.lake, dataset, version)
+    if compare is None:
+        called = f"{dataset.name}@{version.version}"
+        return explore(rows, name=called, target=aim, time=dataset.time, facts=_facts(version), history=history)
+    other, before = find_data(parts, compare if "@" in compare else f"{dataset.name}@{compare}")
+    if other.name != dataset.name:
+        raise UsageError(f"{name} and {compare} are two datasets", next="name two versions of one dataset")
+    return compared(
+        read_version(parts.lake, dataset, before),
+        rows,
+        names=(f"{dataset.name}@{before.version}", f"{dataset.name}@{version.version}"),
         key=dataset.identity,
-        history=check_history(parts, dataset.name)["items"],
-        compare=before,
-        compare_name=compare,
+        target=aim,
+        time=dataset.time,
+        facts=(_facts(before), _facts(version)),
+        history=history,
     )
+
+
+def _facts(version: DatasetVersion) -> dict[str, str]:
+    return {"published": rfc3339(version.created_at), "content": version.hash}

@@ -19,10 +19,12 @@ from mulle.core.records.run import run_state
 from mulle.kernel.dtypes import dtype_of
 from mulle.kernel.faults import point
 from mulle.kernel.keys import key_expr, key_text
+from mulle.lifecycle.data.version import read_version
+from mulle.lifecycle.features.materialise import forget as forget_entries
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
 from mulle.loop.ingest import last_version, publishing
-from mulle.loop.online import forget_online
+from mulle.loop.online import deployed_features, published_tables, specs_of
 from mulle.loop.parts import Parts
 
 __all__ = ["forget", "keys_of"]
@@ -93,6 +95,7 @@ def forget(parts: Parts, name: str, given: Sequence[str | Mapping[str, Any]], *,
     keys = keys_of(dataset, version, given)
     removed: dict[str, int] = {}
     with publishing(parts):
+        gone = _rows_of(parts, dataset, version, keys)
         removed["rows"] = parts.lake.erase(version.table, keys)
         point("during:forget:rows")
         for place in ("staging", "quarantine", "pending"):
@@ -103,7 +106,7 @@ def forget(parts: Parts, name: str, given: Sequence[str | Mapping[str, Any]], *,
         asked = [m for m in models if m.features.dataset.name == name]
         removed |= _logged(parts, asked, keys, dataset)
         point("during:forget:log")
-        removed["online"] = forget_online(parts, dataset, keys)
+        removed["online"] = _online(parts, dataset, gone)
         removed["scratch"] = _scratch(parts, {m.name for m in models})
     now = parts.clock.now()
     id = new_id(now)
@@ -153,6 +156,22 @@ def _logged(parts: Parts, models: Sequence[Model], keys: pl.DataFrame, dataset: 
             continue
         removed["labels"] += parts.lake.erase(LABELS, ids) + parts.lake.erase(LABELS, named)
         removed["predictions"] += parts.lake.erase(PREDICTIONS, named)
+    return removed
+
+
+def _rows_of(parts: Parts, dataset: Dataset, version: DatasetVersion, keys: pl.DataFrame) -> pl.DataFrame:
+    rows = read_version(parts.lake, dataset, version, superseded=True)
+    return rows.join(keys.lazy(), on=keys.columns, how="semi").collect()
+
+
+def _online(parts: Parts, dataset: Dataset, gone: pl.DataFrame) -> int:
+    removed = 0
+    for features in deployed_features(parts):
+        if gone.is_empty() or dataset.name not in {join.dataset.name for _, join in features.joins}:
+            continue
+        left = published_tables(parts, features)[dataset.name]
+        specs = specs_of(parts, features)
+        removed += forget_entries(features, dataset.name, specs, parts.online, gone, left, now=parts.clock.now())
     return removed
 
 

@@ -125,7 +125,9 @@ class SharedReader:
         if version.version <= last:
             return None
         rows = read_version(found.lake, found.dataset, version, superseded=True).filter(pl.col(VERSION) > last)
-        plain = rows.select(c for c in rows.collect_schema() if not c.startswith("_"))
+        # In the order of their publishing: of two versions of a row the later one must come last here too.
+        ordered = rows.sort(VERSION, maintain_order=True)
+        plain = ordered.select(c for c in rows.collect_schema() if not c.startswith("_"))
         return Batch(
             pieces=plain.collect_batches(),
             positions={"version": version.version, "hash": version.hash},

@@ -179,7 +179,7 @@ class Steps:
                 parity=None if bundle["parity"] is None else from_json(Parity, bundle["parity"]),
                 metrics=results["evaluate"]["metrics"],
                 size_bytes=bundle["size_bytes"],
-                features=tuple(results["features"]["features"]),
+                features=tuple(bundle["features"]),
                 data={name: v["version"] for name, v in versions.items()},
                 data_cutoff=bundle["data_cutoff"],
                 refit_cutoff=run.cutoff,
@@ -227,6 +227,9 @@ class Steps:
         tags = {"mulle.code": run.code, "mulle.git": run.git or "", "mulle.causes": "; ".join(c.why for c in run.causes)}
         versions = results["publish"]["versions"]
         tags |= {f"mulle.data.{name}": str(v["version"]) for name, v in versions.items()}
+        if chosen := results["search"].get("selection"):
+            tags["mulle.selection"] = f"{chosen['by']}: {len(chosen['kept'])} of {len(chosen['scores'])}"
+            tags["mulle.features"] = ", ".join(chosen["kept"])
         parent = tracking.log_run(run, self.parts.metadata.runs.trials(run_id), results["evaluate"]["metrics"], list(gates), tags)  # type: ignore[call-overload]
         point("during:log")
         return {"run_id": parent} if version is None else tracking.register(version, Path(version.address), parent)

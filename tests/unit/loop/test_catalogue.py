@@ -16,9 +16,10 @@ from mulle.core.ports.online import Mark
 from mulle.core.records.base import Json
 from mulle.core.records.dataset import DatasetVersion
 from mulle.core.records.model import ModelVersion
+from mulle.core.settings import Settings
 from mulle.kernel.project import load_project
 from mulle.lifecycle.features.join import join_specs
-from mulle.loop.catalogue import features_view
+from mulle.loop.catalogue import features_view, selection_of
 from mulle.loop.parts import Parts
 
 NOW = instant("2013-03-02T12:00:00Z")
@@ -59,6 +60,7 @@ def parts(tmp_path: Path) -> Parts:
     """Two datasets are published, one model has a version without the wind, and the weather is online."""
     (tmp_path / "project.py").write_text(PROJECT)
     opened = {
+        "settings": Settings(project=tmp_path).resolved(),
         "clock": ReplayClock(NOW),
         "project": load_project(tmp_path),
         "metadata": open_metadata(f"sqlite:///{tmp_path / 'mulle.db'}"),
@@ -75,8 +77,9 @@ def parts(tmp_path: Path) -> Parts:
             )  # fmt: skip
     made.metadata.models.add(
         ModelVersion(
-            id="v1", created_at=NOW, causes=(), model="air-time", version=1, run="r1", bundle="b", address="b", compiled="onnx",
-            parity=None, metrics={}, size_bytes=1, features=("distance", "mean"), data={"flights": 1}, data_cutoff=NOW,
+            id="v1", created_at=NOW, causes=(), model="air-time", version=1, run="r1", bundle="b",
+            address=str(tmp_path / "b"), compiled="onnx", parity=None, metrics={}, size_bytes=1,
+            features=("distance", "mean"), data={"flights": 1}, data_cutoff=NOW,
             refit_cutoff=NOW,
         )
     )  # fmt: skip
@@ -133,3 +136,18 @@ def test_freshness_is_that_of_the_online_table_now(parts: Parts) -> None:
     assert wind["joins"][0]["within_seconds"] == 10800.0
     assert items(parts)["flight_features.mean"]["freshness"] == {"route": None}
     assert items(parts)["flight_features.distance"]["freshness"] == {}
+
+
+def test_a_selection_is_shown_from_the_run_and_later_from_its_bundle(parts: Parts, tmp_path: Path) -> None:
+    selection = {"by": "importance", "kept": ["distance"], "scores": {"distance": 1.0, "wind": 0.0}}
+    assert selection_of(parts, "r1") is None
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "bundle.json").write_text(json.dumps({"settings": {"selection": selection}}))
+    assert selection_of(parts, "r1") == selection
+    folder = parts.settings.home / "runs" / "r1"
+    folder.mkdir(parents=True)
+    (folder / "search.json").write_text(json.dumps({"trials": [], "settings": {}}))
+    assert selection_of(parts, "r1") is None
+    (folder / "search.json").write_text(json.dumps({"selection": selection}))
+    assert selection_of(parts, "r1") == selection
+    assert selection_of(parts, "unknown") is None

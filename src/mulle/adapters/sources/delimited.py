@@ -88,6 +88,11 @@ class _Table:
 
     def frame(self, block: Block) -> pl.DataFrame:
         """Read a block; types may widen, and are kept for the next."""
+        if len(self._names) > 1 and block.data[:1] in b"\r\n":  # blank lines at the start would count as the width
+            rest = block.data.lstrip(b"\r\n")
+            block = Block(rest, block.line + block.data[: len(block.data) - len(rest)].count(b"\n"))
+        if not block.data:
+            return pl.DataFrame()
         if not self.types:
             self._infer(block)
         while True:
@@ -148,25 +153,30 @@ class _Table:
         raise _IsText(name) from error
 
     def _checked(self, frame: pl.DataFrame, block: Block) -> pl.DataFrame:
-        data, width = block.data, len(self._names)
-        if width == 1 or not frame.height or not frame[self._names[-1]].null_count():
+        if len(self._names) == 1 or not frame.height or not frame[self._names[-1]].null_count():
             return frame
         # A short line reads as a row whose last fields are null.
-        short = _short_line(data, self._separator.encode(), width)
-        if short is not None:
-            fields, index, last = short
-            line = block.line + index
-            cut = last and not data.endswith(b"\n")
-            said = f"the file ends in the middle of line {line}" if cut else f"line {line} is too short"
-            raise DataError(
-                f"{self._name}: {said}: {fields} of {width} fields",
-                next="write the file again" if cut else "mend the line",
-                file=self._name,
-                line=line,
-            )
-        if b"\n\n" in data or b"\n\r\n" in data or data[:1] in b"\r\n":  # blank lines are no rows
+        if (error := self._short(block)) is not None:
+            raise error
+        if b"\n\n" in block.data or b"\n\r\n" in block.data:  # blank lines are no rows
             return frame.filter(~pl.all_horizontal(pl.all().is_null()))
         return frame
+
+    def _short(self, block: Block) -> DataError | None:
+        data, width = block.data, len(self._names)
+        short = _short_line(data, self._separator.encode(), width)
+        if short is None:
+            return None
+        fields, index, last = short
+        line = block.line + index
+        cut = last and not data.endswith(b"\n")
+        said = f"the file ends in the middle of line {line}" if cut else f"line {line} is too short"
+        return DataError(
+            f"{self._name}: {said}: {fields} of {width} fields",
+            next="write the file again" if cut else "mend the line",
+            file=self._name,
+            line=line,
+        )
 
     def _explained(self, error: Exception, block: Block) -> DataError:
         data, width = block.data, len(self._names)
@@ -182,6 +192,8 @@ class _Table:
                 line = block.line + rows.line_num - 1
                 said = f"line {line} has {len(row)} fields, the header {width}"
                 return DataError(f"{self._name}: {said}", next="quote the values, or mend the line", file=self._name, line=line)
+        if (short := self._short(block)) is not None:
+            return short
         for number, text in enumerate(data.split(b"\n"), block.line):
             if text.count(b'"') % 2:
                 said = f"the quotes of line {number} do not pair up"

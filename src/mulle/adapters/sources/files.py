@@ -164,8 +164,8 @@ class FilesReader:
                 spool, facts = read_jsonl(lines, budget=budget), {}
             else:
                 text = self._text.union(before.get("text", ()))
-                options = {"separator": self._source.separator, "nulls": self._source.nulls}
-                spool, columns = read_csv(lines, head, text=text, budget=budget, **options)
+                separator, nulls = self._source.separator, self._source.nulls
+                spool, columns = read_csv(lines, head, separator=separator, nulls=nulls, text=text, budget=budget)
                 facts = {"text": columns}
         position = lines.position(before.get("rows", 0) + spool.rows) | facts
         return _Read(position, spool.portion() if spool.rows else None)

@@ -39,7 +39,7 @@ class FunctionReader:
     def __init__(self, source: Function) -> None:
         self._source = source
 
-    def read(self, positions: Json, until: datetime | None = None) -> Batch | None:
+    def read(self, positions: Json, until: datetime | None = None) -> Batch | None:  # noqa: ARG002
         """Return the rows the function gives, or None when it gives none.
 
         Raises

@@ -55,7 +55,7 @@ class HttpReader:
         parts = urlsplit(source.url)
         self._name = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
-    def read(self, positions: Json, until: datetime | None = None) -> Batch | None:
+    def read(self, positions: Json, until: datetime | None = None) -> Batch | None:  # noqa: ARG002
         """Return the rows beyond the cursor, or all rows, or None when there are none.
 
         Raises
@@ -135,16 +135,19 @@ class HttpReader:
             answer = orjson.loads(page.body)
         except orjson.JSONDecodeError as error:
             raise DataError(f"{self._name} gives no JSON: {error}", next="see the URL, or name format=") from error
-        rows = _dug(answer, self._source.rows) if self._source.rows else answer
-        if self._source.rows and rows is None and not isinstance(answer, dict):
-            rows = {}
-        if rows is None and self._source.rows and not _has(answer, self._source.rows):
-            rows = {}
-        if not isinstance(rows, list | None) or not all(isinstance(row, dict) for row in rows or []):
-            has = f"; it has {', '.join(map(str, list(answer)[:8]))}" if isinstance(answer, dict) else ""
-            where = f"at '{self._source.rows}'" if self._source.rows else "as the answer"
-            raise DataError(f"{self._name}: no list of objects {where}{has}", next="name where the rows are with rows=")
+        rows = self._listed(answer)
         return answer, self._read(b"\n".join(orjson.dumps(row) for row in rows), "jsonl") if rows else None
+
+    def _listed(self, answer: Any) -> list[dict[str, Any]]:
+        path = self._source.rows
+        rows = _dug(answer, path) if path else answer
+        if rows is None and path and _has(answer, path):
+            return []
+        if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+            return rows
+        where = f"at '{path}'" if path else "as the answer"
+        has = f"; it has {', '.join(map(str, list(answer)[:8]))}" if isinstance(answer, dict) else ""
+        raise DataError(f"{self._name}: no list of objects {where}{has}", next="name where the rows are with rows=")
 
     def _read(self, body: bytes, kind: str) -> pl.DataFrame | None:
         stream = io.BytesIO(body)

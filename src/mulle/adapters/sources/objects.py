@@ -99,7 +99,7 @@ class LocalStore:
         except OSError as error:
             raise _gone(found, error) from error
 
-    def mark(self, found: Found) -> str | None:
+    def mark(self, found: Found) -> str | None:  # noqa: ARG002
         """Return None: a file system keeps no mark of a content."""
         return None
 

@@ -72,13 +72,13 @@ class Spool:
         self._types = together([("the rows before", self._types), (self._name, frame.schema)])
         self.rows += frame.height
         if frame.height:
-            self._kept.append(frame if self._budget.take(frame.estimated_size()) else self._written(frame))
+            self._kept.append(frame if self._budget.take(int(frame.estimated_size())) else self._written(frame))
 
     def clear(self) -> None:
         """Forget everything that was added."""
         for kept in self._kept:
             if isinstance(kept, pl.DataFrame):
-                self._budget.give(kept.estimated_size())
+                self._budget.give(int(kept.estimated_size()))
         self._kept.clear()
         self._types, self.rows = {}, 0
         if self._folder is not None:
@@ -97,7 +97,7 @@ class Spool:
                     yield pl.read_ipc(kept)
                     kept.unlink()
                 else:
-                    self._budget.give(kept.estimated_size())
+                    self._budget.give(int(kept.estimated_size()))
                     yield kept
         finally:
             self.clear()
@@ -201,16 +201,14 @@ def joined(a: pl.DataType, b: pl.DataType) -> pl.DataType | None:
             return one
     alike = any(all(isinstance(t, kind) for t in (a, b)) for kind in (pl.Struct, pl.List, pl.Duration))
     if (a.is_numeric() and b.is_numeric()) or alike:
+        empty = [pl.DataFrame(schema={"x": t}) for t in (a, b)]
         try:
-            return pl.concat(
-                [pl.Series([], dtype=a).to_frame("x"), pl.Series([], dtype=b).to_frame("x")], how="vertical_relaxed"
-            )["x"].dtype
+            return pl.concat(empty, how="vertical_relaxed").schema["x"]
         except pl.exceptions.PolarsError:
             return None
     if isinstance(a, pl.Datetime) and isinstance(b, pl.Datetime):
         # A time without a zone is UTC, as everywhere.
-        unit = "ns" if "ns" in (a.time_unit, b.time_unit) else "us"
-        return pl.Datetime(unit, a.time_zone if a.time_zone == b.time_zone else "UTC")
+        return pl.Datetime("us", a.time_zone if a.time_zone == b.time_zone else "UTC")
     return None
 
 

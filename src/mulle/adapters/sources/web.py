@@ -167,5 +167,5 @@ def _next_link(headers: list[str], base: str) -> str | None:
     for target, words in re.findall(r"<([^>]*)>([^<]*)", ", ".join(headers)):
         relation = re.search(r';\s*rel\s*=\s*"?([^";,]*)', words, re.I)
         if relation and "next" in relation.group(1).lower().split():
-            return urljoin(base, target)
+            return str(urljoin(base, target))
     return None

@@ -46,7 +46,7 @@ class Model:
     Raises
     ------
     DeclarationError
-        On an unknown task, or a target that is the key or time.
+        On an unknown task, a target that is the key or time, or features or a selection that are none.
     """
 
     name: str
@@ -76,24 +76,14 @@ class Model:
         monitor: Monitor | None = None,
         retrain: Retrain | None = None,
     ) -> None:
-        if task not in get_args(Task):
-            raise DeclarationError(f"model {name}: unknown task {task!r}", next=f"choose from {', '.join(get_args(Task))}")
-        if not isinstance(features, Features):
-            raise DeclarationError(
-                f"model {name}: features is a {type(features).__name__}", next="decorate the function with @ml.features(dataset)"
-            )
-        dataset = features.dataset
-        if target in dataset.key or target == dataset.time:
-            raise DeclarationError(
-                f"model {name}: the target {target!r} is the key or time of {dataset.name}", next="name an outcome column"
-            )
+        _refuse(name, features, target, task, select)
         linear = ridge() if task == "regression" else logistic()
         defaults = {
             "name": plain_name(name, "model"),
             "features": features,
             "target": target,
             "task": task,
-            "split": split or (holdout("14d") if dataset.time else holdout(0.2)),
+            "split": split or (holdout("14d") if features.dataset.time else holdout(0.2)),
             "select": select,
             "search": search if search and search.candidates else _with_candidates(search, linear),
             "gates": tuple(gates) if gates is not None else (no_worse_than_champion(METRIC[task]), parity(1e-4), p99("50ms")),
@@ -114,6 +104,22 @@ class Model:
         """Raw columns that a request never carries: outcomes, `known_at` and the target."""
         dataset = self.features.dataset
         return tuple(dict.fromkeys((*dataset.hidden, self.target)))
+
+
+def _refuse(name: str, features: Features, target: str, task: Task, select: Select | None) -> None:
+    if task not in get_args(Task):
+        raise DeclarationError(f"model {name}: unknown task {task!r}", next=f"choose from {', '.join(get_args(Task))}")
+    if not isinstance(features, Features):
+        raise DeclarationError(
+            f"model {name}: features is a {type(features).__name__}", next="decorate the function with @ml.features(dataset)"
+        )
+    dataset = features.dataset
+    if target in dataset.key or target == dataset.time:
+        raise DeclarationError(
+            f"model {name}: the target {target!r} is the key or time of {dataset.name}", next="name an outcome column"
+        )
+    if select is not None and not isinstance(select, Select):
+        raise DeclarationError(f"model {name}: select is a {type(select).__name__}", next="write select=ml.select(top=10)")
 
 
 def _with_candidates(search: Search | None, linear: Candidate) -> Search:

@@ -227,7 +227,7 @@ class Trend:
     rows : tuple of int
         Rows in each.
     undated : int
-        Rows without a time.
+        Rows without a time between the years 1678 and 2261.
     numbers : dict
         Column to ``{"mean": [...], "0.1": [...], "0.5": [...], "0.9": [...]}``, a value per period.
     missing : dict

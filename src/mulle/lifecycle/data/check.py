@@ -51,6 +51,9 @@ _PLANNERS: dict[type[Check], Callable[[Any, Scene], Plan]] = {
 _FAULTS = (Exception, pl.exceptions.PanicException)
 """What an expression that a user wrote may raise; a panic of the engine is no Exception."""
 
+_REMOTE = ("object-store", "object store", "Generic S3", "error sending request")
+"""Words of Polars' errors when a store is away: that is no verdict on the rows."""
+
 
 def check_batch(dataset: Dataset, rows: pl.LazyFrame, beside: Beside, *, now: datetime) -> tuple[CheckResult, ...]:
     """Run a dataset's checks on a batch.
@@ -75,7 +78,9 @@ def check_batch(dataset: Dataset, rows: pl.LazyFrame, beside: Beside, *, now: da
     Raises
     ------
     Unavailable
-        When rows cannot be read at all.
+        When a store does not answer; the rows are not judged.
+    DataError
+        When the batch cannot be read at all.
 
     Examples
     --------
@@ -89,8 +94,8 @@ def check_batch(dataset: Dataset, rows: pl.LazyFrame, beside: Beside, *, now: da
     """
     try:
         return _judged(_scene(dataset, rows, beside, now))
-    except OSError as error:
-        raise Unavailable(f"dataset {dataset.name}: rows cannot be read: {error}", next="try again") from error
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"dataset {dataset.name}: rows cannot be read: {_cause(error)}", next="stage the batch again") from error
 
 
 def referenced(dataset: Dataset) -> tuple[Dataset, ...]:
@@ -126,19 +131,15 @@ def _judged(scene: Scene) -> tuple[CheckResult, ...]:
     for i, check in enumerate(checks):
         try:
             plans[i] = _PLANNERS[type(check)](check, scene)
-        except DataError as error:
-            broken[i] = error.detail
+        except _FAULTS as error:
+            broken[i] = _cause(error)
     height, values = _probed(scene.rows, plans, broken)
     found: dict[int, Found] = {}
     for i, taken in values.items():
         try:
             found[i] = plans[i].judge(taken, height)
-        except OSError:
-            raise
-        except DataError as error:
-            broken[i] = error.detail
-        except pl.exceptions.PolarsError as error:
-            broken[i] = _first_line(error)
+        except _FAULTS as error:
+            broken[i] = _cause(error)
     samples = sampled(scene.rows, found)
     names = _names(checks)
     results = [
@@ -153,18 +154,14 @@ def _judged(scene: Scene) -> tuple[CheckResult, ...]:
 def _probed(rows: pl.LazyFrame, plans: dict[int, Plan], broken: dict[int, str]) -> tuple[int, dict[int, tuple[Any, ...]]]:
     try:
         return _pass(rows, plans)
-    except OSError:
-        raise
     except _FAULTS:
         # One of them failed on the data; each alone tells which. The height alone tells whether rows can be read.
         height, values = _pass(rows, {})
     for i, plan in plans.items():
         try:
             values |= _pass(rows, {i: plan})[1]
-        except OSError:
-            raise
         except _FAULTS as error:
-            broken[i] = _first_line(error)
+            broken[i] = _cause(error)
     return height, values
 
 
@@ -214,5 +211,9 @@ def _contract(scene: Scene, height: int) -> list[CheckResult]:
     return results
 
 
-def _first_line(error: BaseException) -> str:
+def _cause(error: BaseException) -> str:
+    if isinstance(error, (OSError, Unavailable)) or any(word in str(error) for word in _REMOTE):
+        raise Unavailable(f"rows cannot be read: {error}", next="try again") from error
+    if isinstance(error, DataError):
+        return error.detail
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

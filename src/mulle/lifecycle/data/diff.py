@@ -74,13 +74,12 @@ def diff(before: pl.LazyFrame, after: pl.LazyFrame, *, key: Sequence[str]) -> Di
 
 def _alike(old: pl.DataFrame, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     # The shared columns of both in one order and one type, in which equality, hashes and joins agree.
-    left, right = [], []
+    left, right = {}, {}
     for name in old.columns:
         if name in new.columns:
             x, y = _hashable(old[name]), _hashable(new[name])
             shared = _shared_type(x.dtype, y.dtype)
-            left.append(_settled(x.cast(shared)))
-            right.append(_settled(y.cast(shared)))
+            left[name], right[name] = _settled(x.cast(shared)), _settled(y.cast(shared))
     return pl.DataFrame(left), pl.DataFrame(right)
 
 

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from warnings import catch_warnings, simplefilter
 
 import polars as pl
 
@@ -14,7 +15,7 @@ from mulle.core.records.dataset import Audit, DatasetVersion, Quarantine
 from mulle.core.records.exploration import Association, CheckPoint, Exploration
 from mulle.lifecycle.data.information import relations
 from mulle.lifecycle.data.profile import data_columns, missing_patterns, outliers, profile, readable
-from mulle.lifecycle.data.trend import trend
+from mulle.lifecycle.data.trend import PLAUSIBLE, trend
 
 __all__ = ["CHARTED", "REPORTED", "check_points", "explore"]
 
@@ -143,13 +144,19 @@ def _charted(names: Sequence[str], first: Sequence[str]) -> list[str]:
 def _report(seen: pl.DataFrame, seed: int) -> tuple[str, tuple[Association, ...]]:
     if seen.is_empty() or not seen.width:
         return "", ()
-    # A zero byte in a name ends it early on the way to pandas.
-    named = seen.rename(lambda name: name.replace("\x00", "\ufffd"))
-    sample = named.sample(REPORTED, seed=seed) if seen.height > REPORTED else named
-    with _home_untouched():
+    sample = seen.sample(REPORTED, seed=seed) if seen.height > REPORTED else seen
+    with _home_untouched(), catch_warnings():
+        simplefilter("ignore", RuntimeWarning)  # infinite and huge numbers
         from skrub import TableReport
-    made = TableReport(sample, verbose=0, plot_distributions=True, compute_associations=seen.width > 1, open_tab="distributions")
-    pairs = made.dict().get("top_associations", [])
+
+        made = TableReport(
+            sample.select(_reportable(c, seen[c].dtype) for c in seen.columns),
+            verbose=0,
+            plot_distributions=True,
+            compute_associations=seen.width > 1,
+            open_tab="distributions",
+        )
+        pairs = made.dict().get("top_associations", [])
     found = tuple(
         Association(
             left=seen.columns[pair["left_column_idx"]],
@@ -160,6 +167,13 @@ def _report(seen: pl.DataFrame, seed: int) -> tuple[str, tuple[Association, ...]
         for pair in pairs
     )
     return made.html_snippet(), found
+
+
+def _reportable(name: str, dtype: pl.DataType) -> pl.Expr:
+    # Matplotlib fails near the years 1 and 9999, which stand for "never" in many tables; and on the way to pandas a zero
+    # byte ends a name.
+    clipped = pl.col(name).clip(*PLAUSIBLE) if dtype.is_temporal() else pl.col(name)
+    return clipped.alias(name.replace("\x00", "\ufffd"))
 
 
 @contextmanager

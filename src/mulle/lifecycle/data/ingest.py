@@ -123,6 +123,7 @@ def stage(
     hashed = ContentHash()
     pieces = _pieces(dataset, found, known, previous, state, lake)
     address = lake.park(staging(dataset.name, batch), _hashed(pieces, hashed))
+    point("during:stage")
     if not hashed.rows:
         lake.unpark(staging(dataset.name, batch))
         return None

@@ -58,7 +58,7 @@ def readable(rows: pl.DataFrame) -> pl.DataFrame:
     >>> readable(pl.DataFrame({"a": [[1], None], "b": [1.0, float("nan")]})).rows()
     [('[1]', 1.0), (None, None)]
     """
-    return pl.DataFrame([_readable(rows[name]) for name in data_columns(rows.columns)])
+    return pl.DataFrame({name: _readable(rows[name]) for name in data_columns(rows.columns)})
 
 
 def kind_of(values: pl.Series) -> str:

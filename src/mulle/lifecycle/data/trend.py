@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
@@ -10,10 +10,13 @@ from mulle.core.records.base import Json
 from mulle.core.records.exploration import Trend
 from mulle.lifecycle.data.profile import kind_of, plain
 
-__all__ = ["PERIODS", "trend"]
+__all__ = ["PERIODS", "PLAUSIBLE", "trend"]
 
 PERIODS = 80
 """Periods that a table's time is cut into, at most."""
+
+PLAUSIBLE = (datetime(1678, 1, 1, tzinfo=UTC), datetime(2261, 12, 31, tzinfo=UTC))
+"""Instants that are taken as times; the years 1 and 9999 stand for "never" in many tables, and would stretch every chart."""
 
 _DAY = 86_400
 _LENGTHS = {
@@ -46,8 +49,10 @@ def trend(seen: pl.DataFrame, time: str) -> Trend | None:
     >>> found.every, found.rows, found.numbers["x"]["mean"]
     ('5m', (2, 1), [2.0, 8.0])
     """
-    dated = seen.filter(pl.col(time).is_not_null())
-    if dated.is_empty() or kind_of(seen[time]) != "time":
+    if kind_of(seen[time]) != "time":
+        return None
+    dated = seen.filter(pl.col(time).is_between(*PLAUSIBLE))
+    if dated.is_empty():
         return None
     every = _every(dated[time])
     numbers = {f"n{at}": name for at, name in enumerate(seen.columns) if kind_of(seen[name]) == "number"}

@@ -131,14 +131,15 @@ def explore(
 ) -> None:
     """Write one HTML page about a version: distributions, missing values, outliers, relations, trend."""
     from mulle.loop.datasets import explore_dataset
-    from mulle.surfaces.explore.page import write_page
+    from mulle.surfaces.explore.page import render
 
     call = session(ctx)
     with call.waiting(f"looking into {name}"):
         found = explore_dataset(call.parts, name, target=target, compare=compare)
-        file = write_page(found, output or Path(f"{name.replace('@', '-')}-explored.html"))
-    told: Json = {"dataset": name, "rows": found.exploration.rows, "page": str(file)}
-    call.show(told, lambda view: [f"{view['rows']:,} rows; the page is {view['page']}"])
+        file = output or Path(f"{name.replace('@', '-')}-explored.html")
+        file.write_text(render(found), encoding="utf-8")
+    told: Json = {"id": name, "dataset": name.partition("@")[0], "page": str(file.absolute())}
+    call.show(told, lambda view: [f"the page is {view['page']}"])
 
 
 def suggest(ctx: typer.Context, name: Named) -> None:

@@ -70,7 +70,8 @@ def columns(sides: Sequence[Exploration]) -> Part | None:
     sampled = f"a seeded sample of {side.report_rows:,} rows" if side.report_rows < side.rows else "all rows"
     note = (
         f"Made by skrub on {sampled}; its associations on {side.association_rows:,}. "
-        "Decimals and durations (in seconds) are shown as numbers, dates as instants, nested values as text."
+        "Decimals and durations (in seconds) are shown as numbers, dates as instants (before 1678 and after 2261 as these), "
+        "nested values as text."
     )
     if side.dropped:
         note += f" {len(side.dropped)} columns of {side.columns} are left out here and in the charts below."
@@ -197,7 +198,7 @@ def time(sides: Sequence[Exploration]) -> Part | None:
     if names:
         figures |= {f"time-{at}": number_figure(trends, name) for at, name in enumerate(names)}
         inner += "<h3>Numbers</h3>" + grid({f"time-{at}": code(name) for at, name in enumerate(names)})
-    undated = f" {latest.undated:,} rows have no time." if latest.undated else ""
+    undated = f" {latest.undated:,} rows have no plausible time." if latest.undated else ""
     note = (
         f"By {latest.column}, in periods of {latest.every} (UTC), over all rows.{undated} "
         "Numbers: median (line), mean (dotted), first to ninth decile (band)."

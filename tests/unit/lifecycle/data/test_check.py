@@ -11,12 +11,25 @@ import pytest
 
 from mulle.core.clock import instant
 from mulle.core.declare.checks import (
-    between, foreign_key, fresh, holds, increasing, matches, no_duplicates, not_null, one_of, rows, rows_as_source,
-    rows_like_previous, same_distribution, sql, unique,
+    between,
+    foreign_key,
+    fresh,
+    holds,
+    increasing,
+    matches,
+    no_duplicates,
+    not_null,
+    one_of,
+    rows,
+    rows_as_source,
+    rows_like_previous,
+    same_distribution,
+    sql,
+    unique,
 )  # fmt: skip
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.sources import Files
-from mulle.core.errors import Unavailable
+from mulle.core.errors import DataError, Unavailable
 from mulle.core.records.dataset import CheckResult, DatasetVersion
 from mulle.lifecycle.data.check import Beside, check_batch, referenced
 
@@ -280,6 +293,23 @@ def test_rows_that_cannot_be_read_are_no_verdict(tmp_path: Path) -> None:
     lazy = pl.scan_parquet(path, schema=FRAME.schema)
     path.unlink()
     with pytest.raises(Unavailable, match="cannot be read"):
+        check_batch(Dataset("d", Files("d"), checks=[not_null("x")]), lazy, Beside(), now=NOW)
+
+
+def test_a_store_that_is_away_is_no_verdict_on_a_check(tmp_path: Path) -> None:
+    pl.DataFrame({"carrier": ["AA"]}).write_parquet(tmp_path / "carriers.parquet")
+    away = pl.scan_parquet(tmp_path / "carriers.parquet", schema={"carrier": pl.String})
+    (tmp_path / "carriers.parquet").unlink()
+    with pytest.raises(Unavailable, match="cannot be read"):
+        judged(foreign_key("code", carriers), references={"carriers": away})
+
+
+def test_a_staged_file_that_is_cut_short_is_named_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    FRAME.write_parquet(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    lazy = pl.scan_parquet(path, schema=FRAME.schema)
+    with pytest.raises(DataError, match="dataset d: rows cannot be read"):
         check_batch(Dataset("d", Files("d"), checks=[not_null("x")]), lazy, Beside(), now=NOW)
 
 

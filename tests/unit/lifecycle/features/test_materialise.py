@@ -161,7 +161,7 @@ publishing = st.one_of(
 step = st.tuples(st.integers(1, 200), st.lists(publishing, max_size=3))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=70, deadline=None)
 @given(st.lists(step, min_size=1, max_size=6))
 def test_at_every_step_online_is_offline(steps: list[tuple[int, list[tuple[str, Any, Any]]]]) -> None:
     lake, now = Lakeside(), START

@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mulle.core.declare.dataset import Dataset
+from mulle.core.declare.features import features
+from mulle.core.declare.model import Model
 from mulle.core.declare.select import By, Select, select
+from mulle.core.declare.sources import Files
 from mulle.core.errors import DeclarationError
 from mulle.core.records.bundle import FeatureSpec
 from mulle.lifecycle.features.select import Selection, _how_many, choose_features
@@ -98,3 +102,12 @@ def test_every_bound_is_kept_and_more_bounds_keep_fewer(scores: np.ndarray, top:
 def test_a_selection_that_cannot_be_is_refused_where_it_is_declared(bounds: dict[str, object]) -> None:
     with pytest.raises(DeclarationError, match="select"):
         select(**bounds)  # type: ignore[arg-type]
+
+
+def test_a_model_takes_a_selection_and_nothing_else() -> None:
+    shape = features(Dataset("d", Files("d.csv")))(lambda rows: rows)
+    model = Model("m", features=shape, target="y", task="regression", select=select(top=2))
+    assert model.select == Select(by="importance", top=2, share=None, at_least=None)
+    assert Model("m", features=shape, target="y", task="regression").select is None
+    with pytest.raises(DeclarationError, match="select is a int"):
+        Model("m", features=shape, target="y", task="regression", select=10)  # type: ignore[arg-type]

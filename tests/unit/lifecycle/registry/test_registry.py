@@ -5,120 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import time
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
 import pytest
+from making import NOW, make
 
 from mulle.core.declare.training import dummy, extra_trees, lightgbm, logistic, random_forest, ridge
 from mulle.core.errors import BundleError
 from mulle.core.hashing import hash_folder
-from mulle.core.records.bundle import FORMAT, Contract
+from mulle.core.records.bundle import FORMAT
 from mulle.kernel.bundle import Predictor, read_contract
-from mulle.kernel.fitted import answers, classes_of
-from mulle.kernel.histograms import build_reference
+from mulle.kernel.fitted import answers
 from mulle.kernel.project import load_project
-from mulle.kernel.sample import prove_sample
-from mulle.kernel.transform import cast_inputs, encode, feature_specs, raw_inputs, run_transform
+from mulle.kernel.transform import encode
 from mulle.lifecycle.evaluation.gates import Evidence, judge
-from mulle.lifecycle.registry.bundle import write_bundle
 from mulle.lifecycle.registry.card import card
 from mulle.lifecycle.registry.compile import compile_model
 from mulle.lifecycle.registry.latency import measure_p99
 from mulle.lifecycle.registry.native import dump_native, load_native
 from mulle.lifecycle.registry.parity import prove
-from mulle.lifecycle.registry.sample import make_sample
-from mulle.lifecycle.training.candidates import defaults
-from mulle.lifecycle.training.fit import fit
-
-PROJECT = """
-import polars as pl
-import mulle as ml
-from ours import half
-
-flights = ml.Dataset("flights", ml.Files("f.csv"), key="flight_id", time="at", outcome=["air_time"])
-
-@ml.features(flights)
-def flight_features(rows):
-    return rows.select("carrier", "distance", hour=pl.col("at").dt.hour(), at="at", half=half("distance"))
-
-model = ml.Model("air-time", features=flight_features, target="air_time", task="regression")
-"""
-NOW = datetime(2013, 6, 1, tzinfo=UTC)
-
-
-@dataclasses.dataclass
-class Made:
-    folder: object
-    joined: pl.DataFrame
-    truth: np.ndarray
-    contract: Contract
-    features: object
-    fitted: object
-    model: bytes | None
-
-    def predictor(self):
-        offline = lambda m: answers(self.fitted, m, self.contract.task)  # noqa: E731
-        return Predictor.assemble(self.contract, self.features, self.model or offline)
-
-    def proved(self):
-        return dataclasses.replace(
-            self.contract, parity=prove(self.fitted, self.predictor(), self.joined, tolerance=1e-4, now=NOW)
-        )
-
-    def write(self, contract=None):
-        contract = contract or self.proved()
-        reference = build_reference(self.predictor().transform(self.joined), contract.features, self.joined["distance"])
-        native = None if self.model else self.fitted
-        return write_bundle(
-            self.folder / "bundles", contract=contract, model=self.model, native=native, project_folder=self.folder / "project",
-            reference=reference, sample=make_sample(self.predictor(), self.joined, seed=0), card=card(contract, contract.metrics),
-        )  # fmt: skip
-
-
-def make(folder, candidate=None, task="regression", compiled=True, n=300):
-    candidate = candidate or lightgbm(n_estimators=30)
-    project = folder / "project"
-    project.mkdir(exist_ok=True)
-    (project / "project.py").write_text(PROJECT)
-    (project / "ours.py").write_text("import polars as pl\n\ndef half(name):\n    return pl.col(name) / 2\n")
-    random = np.random.default_rng(0)
-    raw = pl.DataFrame(
-        {
-            "flight_id": [f"F{i}" for i in range(n)],
-            "carrier": [["AA", "UA", "B6", None][i] for i in random.integers(0, 4, n)],
-            "distance": [None if i % 17 == 0 else float(d) for i, d in enumerate(random.uniform(100, 3000, n))],
-            "at": [NOW - timedelta(hours=int(h)) for h in random.integers(1, 3000, n)],
-        }
-    ).with_columns(pl.col("at").cast(pl.Datetime("us", "UTC")))
-    truth = raw["distance"].fill_null(1500).to_numpy() / 8 + random.normal(0, 5, n)
-    target = truth if task == "regression" else np.where(truth > np.median(truth), "late", "fine").astype(object)
-    if task == "multiclass":
-        target = np.array(["short", "middle", "long"], dtype=object)[np.digitize(truth, np.quantile(truth, [0.3, 0.6]))]
-    inputs = raw_inputs(
-        {c: str(d) for c, d in raw.schema.items()} | {"at": "Datetime(us, UTC)"},
-        hidden=["air_time"],
-        key=["flight_id"],
-        time="at",
-    )
-    features = load_project(project).features["flight_features"]
-    joined = cast_inputs(raw, inputs)
-    table = run_transform(features, joined)
-    specs = feature_specs(table)
-    settings = {"candidate": candidate.kind, "params": defaults(candidate, task, n)}
-    fitted = fit(settings, encode(table, specs), target, task=task, specs=specs, seed=0)
-    model = compile_model(fitted, width=len(specs), task=task) if compiled else None
-    contract = Contract(
-        format=FORMAT, model="air-time", task=task, target="air_time", classes=classes_of(fitted, task), dataset="flights",
-        key=("flight_id",), time="at", inputs=inputs, joins=(), features=specs,
-        transform={"function": "flight_features", "hash": "h", "code": "c"}, compiled="onnx" if model else "native", parity=None,
-        scale=float(np.std(truth)) if task == "regression" else 1.0, run="R1", data={"flights": 3}, data_cutoff=NOW,
-        refit_cutoff=NOW, metrics={"mae": 5.0}, settings=settings,
-    )  # fmt: skip
-    return Made(folder, joined, target, contract, features, fitted, model)
-
 
 REGRESSORS = [dummy(), ridge(), lightgbm(n_estimators=30), random_forest(n_estimators=5), extra_trees(n_estimators=5)]
 CLASSIFIERS = [*REGRESSORS, logistic()]
@@ -238,111 +144,6 @@ def test_a_bundle_without_its_proof_or_of_a_later_layout_is_refused(tmp_path):
     (address / "bundle.json").write_text("{")
     with pytest.raises(BundleError, match="not JSON"):
         read_contract(address)
-
-
-def transform_changed(address, before, after):
-    """Change a bundle's feature function behind its back, as another library or platform would."""
-    path = address / "transform" / "project.py"
-    assert before in path.read_text()
-    path.write_text(path.read_text().replace(before, after))
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "column", "words"),
-    [
-        ('half=half("distance")', 'half=pl.col("distance").rank()', "half", "halved"),
-        ('half=half("distance")', 'half=pl.col("distance").shift(1)', "half", "row-wise|changes when"),
-        ('hour=pl.col("at").dt.hour()', 'hour=pl.len() + 0 * pl.col("at").dt.hour()', "hour", "changes when"),
-        ('hour=pl.col("at").dt.hour()', 'hour=pl.col("at").dt.minute() + 1', "hour", "not what it was"),
-        ('"carrier", "distance"', '"distance"', "carrier", "no feature 'carrier'"),
-    ],
-)
-def test_a_transform_is_proved_again_when_its_bundle_loads(tmp_path, before, after, column, words):
-    _, address = make(tmp_path).write()
-    Predictor.open(address)
-    transform_changed(address, before, after)
-    with pytest.raises(BundleError, match=words) as caught:
-        Predictor.open(address)
-    assert caught.value.facts["column"] == column
-    assert caught.value.facts["bundle"] == address.name
-    assert caught.value.status == 500, "not the fault of a request"
-
-
-def test_a_transform_that_learned_in_the_process_that_registered_it_is_refused_where_it_is_served(tmp_path):
-    made = make(tmp_path)
-    (tmp_path / "project" / "ours.py").write_text(
-        "import polars as pl\n\nSEEN = []\n\ndef half(name):\n    return pl.col(name) / 2\n\n"
-        "def centred(rows):\n    if not SEEN:\n"
-        "        SEEN.append(rows.select(pl.col('distance').mean()).collect().item() or 0.0)\n"
-        "    return pl.col('distance') - SEEN[0]\n"
-    )
-    text = PROJECT.replace('half=half("distance")', "half=centred(rows)").replace("import half", "import centred, half")
-    (tmp_path / "project" / "project.py").write_text(text)
-    made.features = load_project(tmp_path / "project").features["flight_features"]
-    run_transform(made.features, made.joined)
-    _, address = made.write()
-    with pytest.raises(BundleError, match="'half' is not what it was when the model was registered"):
-        Predictor.open(address)
-
-
-def test_a_bundle_of_the_layout_before_the_sample_still_opens(tmp_path):
-    _, address = make(tmp_path).write()
-    (address / "sample.json").unlink()
-    with pytest.raises(BundleError, match=r"no readable sample\.json"):
-        Predictor.open(address)
-    contract = json.loads((address / "bundle.json").read_text())
-    (address / "bundle.json").write_text(json.dumps(contract | {"format": 1}))
-    assert Predictor.open(address).contract.format == 1
-    (address / "bundle.json").write_text(json.dumps(contract))
-    (address / "sample.json").write_text('{"inputs": {"x": 1}}')
-    with pytest.raises(BundleError, match="sample cannot be read"):
-        Predictor.open(address)
-
-
-def test_the_sample_holds_nobodys_data(tmp_path):
-    made = make(tmp_path)
-    n = made.joined.height
-    joined = made.joined.with_columns(
-        pl.Series("plane.owner", [f"Ada {chr(65 + i % 26)}{i} Lovelace" for i in range(n)]),
-        pl.Series("plane.code", ["common"] * (n - 2) + ["scarce"] * 2),
-        pl.Series("plane.seats", [i % 3 for i in range(n)]),
-    )
-    sample = make_sample(made.predictor(), joined, seed=3)
-    rows = sample.rows
-    assert rows.height == 64
-    assert rows.schema == joined.schema
-    for telling in ("flight_id", "plane.owner", "distance", "at"):
-        shared = set(rows[telling].drop_nulls()) & set(joined[telling].drop_nulls())
-        assert len(shared) <= 3, f"{telling}: {shared}"
-    assert not set(rows["plane.owner"]) & set(joined["plane.owner"])
-    assert "scarce" not in rows["plane.code"]
-    assert set(rows["plane.seats"]) == {0, 1, 2}
-    assert set(rows["carrier"].drop_nulls()) <= {"AA", "UA", "B6"}
-    assert joined["distance"].min() < rows["distance"].min()
-    assert rows["distance"].max() < joined["distance"].max()
-    assert rows.equals(make_sample(made.predictor(), joined, seed=3).rows)
-
-
-def test_a_text_that_the_function_parses_is_left_empty_in_the_sample(tmp_path):
-    made = make(tmp_path)
-    text = PROJECT.replace('half=half("distance")', 'half=pl.col("day").str.to_date("%Y-%m-%d").dt.day()')
-    (tmp_path / "project" / "project.py").write_text(text)
-    made.features = load_project(tmp_path / "project").features["flight_features"]
-    joined = made.joined.with_columns(day=pl.col("at").dt.strftime("%Y-%m-%d"))
-    rows = make_sample(made.predictor(), joined, seed=0).rows
-    assert rows["day"].null_count() == rows.height
-    assert rows["flight_id"].null_count() == 0
-
-
-def test_proving_again_costs_little(tmp_path):
-    made = make(tmp_path)
-    sample = make_sample(made.predictor(), made.joined, seed=0)
-    taken = []
-    for _ in range(5):
-        began = time.perf_counter()
-        prove_sample(made.features, made.contract.features, sample)
-        taken.append(time.perf_counter() - began)
-    assert min(taken) < 0.05
 
 
 def test_a_model_that_answers_otherwise_fails_its_proof(tmp_path):

@@ -1,0 +1,199 @@
+"""What people do with a dataset: check, compare, name, go back, share, ask, label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from mulle.core.errors import DataError, NotFound, UsageError
+from mulle.core.records.base import Cause, Json
+from mulle.loop.datasets import (
+    check_dataset,
+    check_history,
+    diff_versions,
+    find_data,
+    query,
+    read_rows,
+    restore_version,
+    suggest_checks,
+    tag_version,
+)
+from mulle.loop.ingest import ingest_all
+from mulle.loop.offline import read_dataset
+from mulle.loop.parts import Parts
+from mulle.loop.share import share, unshare
+
+Opened = Callable[..., Parts]
+WHY = (Cause(type="person", id="ada", why="asked"),)
+TRIPS = """
+trips = ml.Dataset(
+    "trips", ml.Files("trips/*.csv"), key="id", time="at", checks=[ml.rows(at_least=1), ml.between("km", 0, 100)]
+)
+"""
+
+
+def write(parts: Parts, name: str, *rows: str, header: str = "id,at,km") -> Path:
+    folder = parts.settings.project / "trips"
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("\n".join([header, *rows]) + "\n")
+    return folder / name
+
+
+def ingest(parts: Parts, **options: bool) -> Json:
+    return {item["dataset"]: item for item in ingest_all(parts, causes=WHY, **options)["items"]}
+
+
+@pytest.fixture
+def trips(opened: Opened) -> Parts:
+    parts = opened(TRIPS)
+    write(parts, "a.csv", "1,2013-01-01T10:00:00Z,5", "2,2013-01-01T11:00:00Z,6")
+    assert ingest(parts)["trips"]["action"] == "published"
+    write(parts, "b.csv", "2,2013-01-01T11:00:00Z,60", "3,2013-01-01T12:00:00Z,7")
+    assert ingest(parts)["trips"]["added"] == 2
+    return parts
+
+
+def test_ingesting_twice_adds_nothing_and_a_bad_batch_is_told(trips: Parts) -> None:
+    assert ingest(trips)["trips"]["action"] == "nothing new"
+    write(trips, "bad.csv", "4,2013-01-01T10:00:00Z,5000")
+    told = ingest(trips)["trips"]
+    assert (told["action"], told["verdict"], told["version"]) == ("quarantined", "fail", 2)
+    assert [c["samples"][0]["km"] for c in told["checks"] if c["verdict"] == "fail"] == [5000]
+    assert ingest(trips)["trips"]["action"] == "nothing new"
+
+
+def test_a_version_is_read_by_number_and_by_tag(trips: Parts) -> None:
+    tag_version(trips, "trips@1", "first")
+    assert read_dataset(trips, "trips@first").equals(read_dataset(trips, "trips@1"))
+    assert read_dataset(trips, "trips@1").sort("id")["km"].to_list() == [5, 6]
+    assert read_dataset(trips, "trips").sort("id")["km"].to_list() == [5, 60, 7]
+    assert read_dataset(trips, "trips").columns == ["id", "at", "km"]
+    for wrong in ("trips@9", "trips@never"):
+        with pytest.raises(NotFound):
+            read_dataset(trips, wrong)
+    for name in ("7", "a@b", "", "a/b"):
+        with pytest.raises(UsageError):
+            tag_version(trips, "trips", name)
+
+
+def test_a_tag_moves_to_its_newest_version(trips: Parts) -> None:
+    tag_version(trips, "trips@1", "best")
+    tag_version(trips, "trips@2", "best")
+    assert find_data(trips, "trips@best")[1].version == 2
+
+
+def test_the_difference_of_two_versions(trips: Parts) -> None:
+    told = diff_versions(trips, "trips@1", "trips@2")
+    assert (told["added"], told["changed"], told["removed"]) == (1, 1, 0)
+    assert told["changed_rows"][0]["after"] == {"km": 60}
+    back = diff_versions(trips, "trips@2", "trips@1")
+    assert (back["added"], back["changed"], back["removed"]) == (0, 1, 1)
+
+
+def test_going_back_is_a_version_of_its_own(trips: Parts) -> None:
+    made = restore_version(trips, "trips@1", causes=WHY)
+    assert (made.version, made.causes[0].why) == (3, "asked")
+    assert read_dataset(trips, "trips").sort("id")["km"].to_list() == [5, 6]
+    assert read_dataset(trips, "trips@2").sort("id")["km"].to_list() == [5, 60, 7]
+    assert ingest(trips)["trips"]["action"] == "nothing new"
+
+
+def test_checks_run_by_hand_are_kept(trips: Parts) -> None:
+    assert check_dataset(trips, "trips", causes=WHY)["verdict"] == "pass"
+    write(trips, "bad.csv", "4,2013-01-01T10:00:00Z,5000")
+    told = check_dataset(trips, "trips", causes=WHY, fresh=True)
+    assert (told["verdict"], told["version"], told["rows"]) == ("fail", None, 1)
+    assert list(trips.lake.parkings("staging/trips")) == [], "looking leaves nothing behind"
+    history = check_history(trips, "trips")["items"]
+    assert [(i["kind"], i["verdict"]) for i in history] == [
+        ("version", "pass"),
+        ("version", "pass"),
+        ("audit", "pass"),
+        ("audit", "fail"),
+    ]
+    assert ingest(trips)["trips"]["action"] == "quarantined", "what was only looked at is still to be judged"
+
+
+def test_a_stricter_declaration_is_checked_against_what_is_published(opened: Opened, trips: Parts) -> None:
+    strict = opened(TRIPS.replace("0, 100", "0, 50"))
+    told = check_dataset(strict, "trips", causes=WHY)
+    assert told["verdict"] == "fail"
+    assert check_dataset(strict, "trips@1", causes=WHY)["verdict"] == "pass"
+
+
+def test_suggested_checks_can_be_pasted_and_pass(trips: Parts) -> None:
+    text = suggest_checks(trips, "trips")["text"]
+    assert "ml.between('km'" in text or 'ml.between("km"' in text
+
+
+def test_sql_over_what_is_published(trips: Parts) -> None:
+    told = query(trips, "select count(*) as n, max(km) as most from trips")
+    assert told["items"] == [{"n": 3, "most": 60}]
+    with pytest.raises(DataError, match="does not exist"):
+        query(trips, "select * from nothing")
+    for hostile in ("select * from read_csv('/etc/passwd')", "copy trips to '/tmp/x.csv'", "set lock_configuration = false"):
+        with pytest.raises(DataError):
+            query(trips, hostile)
+
+
+def test_another_project_reads_what_is_shared_and_no_more(opened: Opened, trips: Parts) -> None:
+    url = share(trips, "trips")["url"]
+    tag_version(trips, "trips@1", "first")
+    second = opened(f'shared = ml.Dataset("trips2", ml.Shared("{url}"), key="id", time="at")', "second")
+    assert read_dataset(second, url).height == 3
+    assert read_dataset(second, f"{url}@first").height == 2
+    assert read_dataset(second, f"{url}@1").height == 2
+    assert ingest(second)["trips2"]["action"] == "published"
+    assert ingest(second)["trips2"]["action"] == "nothing new"
+    assert read_rows(second, "trips2").collect().sort("id").equals(read_dataset(trips, "trips").sort("id"))
+    write(trips, "c.csv", "5,2013-01-01T10:00:00Z,9")
+    ingest(trips)
+    told = ingest(second)["trips2"]
+    assert (told["added"], told["rows"]) == (1, 4)
+    unshare(trips, "trips")
+    with pytest.raises(NotFound, match="nothing is shared"):
+        read_dataset(second, url)
+
+
+LABELLED = """
+trips = ml.Dataset(
+    "trips", ml.Files("trips/*.csv"), key="id", time="at", known_at="ended_at", outcome="minutes",
+    labels=ml.Files("labels/*.csv"),
+)
+"""
+
+
+def test_outcomes_that_come_later_become_corrections_of_their_rows(opened: Opened) -> None:
+    parts = opened(LABELLED)
+    write(parts, "a.csv", "1,2013-01-01T10:00:00Z,5", "2,2013-01-01T11:00:00Z,6")
+    folder = parts.settings.project / "labels"
+    folder.mkdir()
+    (folder / "l.csv").write_text("id,minutes,ended_at\n1,12.5,2013-01-01T10:30:00Z\n9,3,2013-01-01T10:30:00Z\n")
+    assert ingest(parts)["trips"]["version"] == 2, "the labels find the rows that came with them"
+    rows = read_dataset(parts, "trips").sort("id")
+    assert rows["minutes"].to_list() == [12.5, None]
+    assert ingest(parts)["trips"]["action"] == "nothing new"
+    write(parts, "b.csv", "9,2013-01-01T09:00:00Z,1")
+    ingest(parts)
+    assert read_dataset(parts, "trips").sort("id")["minutes"].to_list() == [12.5, None, 3.0], "a label waits for its row"
+    (folder / "m.csv").write_text("id,minutes,ended_at\n1,13.5,2013-01-01T11:30:00Z\n")
+    ingest(parts)
+    assert read_dataset(parts, "trips").sort("id")["minutes"].to_list() == [13.5, None, 3.0]
+    past = read_dataset(parts, "trips@2").sort("id")["minutes"].to_list()
+    assert past == [12.5, None], "a correction is a new record; the past can be asked"
+    assert ingest(parts)["trips"]["action"] == "nothing new"
+
+
+def test_rows_of_later_publishes_arrive_live_unless_they_are_history(trips: Parts) -> None:
+    def lives() -> list[bool]:
+        return trips.lake.scan("data/trips").sort("_version").collect()["_live"].to_list()
+
+    assert lives() == [False, False, True, True]
+    write(trips, "c.csv", "8,2012-01-01T10:00:00Z,9")
+    ingest(trips, bulk=True)
+    assert lives()[-1] is False
+    stamps = trips.lake.scan("data/trips").select(pl.col("_ingested_at").unique()).collect()
+    assert stamps.height == 3
