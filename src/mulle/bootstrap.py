@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,12 +81,6 @@ def wire(settings: Settings, *, clock: Clock | None = None, project: Project | N
 
         return LocalCompute(settings.processes, warm=_WARM, log=settings.home / "compute.log")
 
-    def source(dataset: Dataset) -> SourceReader:
-        return _reader(settings, dataset, dataset.source)
-
-    def labels(dataset: Dataset) -> SourceReader | None:
-        return None if dataset.labels is None else _reader(settings, dataset, dataset.labels)
-
     return Parts(
         settings=settings,
         clock=clock or WallClock(),
@@ -95,8 +90,8 @@ def wire(settings: Settings, *, clock: Clock | None = None, project: Project | N
         online=open_online(settings.online),
         tracking=tracking,
         compute=compute,
-        source=source,
-        labels=labels,
+        source=lambda dataset: _reader(settings, dataset, dataset.source),
+        labels=lambda dataset: None if dataset.labels is None else _reader(settings, dataset, dataset.labels),
         opened=_opened,
         playback=FrameReader,
     )
@@ -171,7 +166,7 @@ def _reader(settings: Settings, dataset: Dataset, source: Source) -> SourceReade
         case Files():
             from mulle.adapters.sources.files import FilesReader
 
-            return FilesReader(settings.project, source)
+            return FilesReader(settings.project, source, text=[n for n, t in dataset.schema if t == "String"])
         case Sql():
             from mulle.adapters.sources.sql import SqlReader
 
@@ -201,7 +196,9 @@ def _reader(settings: Settings, dataset: Dataset, source: Source) -> SourceReade
 def _lake(url: str) -> Lake:
     from mulle.adapters.lake.delta import DeltaLake
 
-    return DeltaLake(url)
+    # Plain HTTP is only for a server of one's own, which is then named.
+    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    return DeltaLake(url, {"AWS_ALLOW_HTTP": "true"} if plain and url.startswith("s3://") else None)
 
 
 def _opened(url: str) -> tuple[Lake, str]:

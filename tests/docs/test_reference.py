@@ -64,7 +64,13 @@ def test_every_error_is_told_with_its_status_and_exit_code(name: str) -> None:
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        (checks, ["rows", "unique", "not_null", "one_of", "between", "matches", "sql"]),
+        (
+            checks,
+            [
+                *("rows", "rows_like_previous", "rows_as_source", "unique", "no_duplicates", "not_null", "one_of"),
+                *("foreign_key", "between", "matches", "holds", "increasing", "fresh", "same_distribution", "sql", "passes"),
+            ],
+        ),
         (gates, ["at_most", "at_least", "no_worse_than_champion", "each_slice", "parity", "p99"]),
         (training, ["lightgbm", "ridge", "logistic", "random_forest", "extra_trees", "dummy"]),
         (operate, ["psi", "null_rate", "canary", "immediate"]),

@@ -16,6 +16,7 @@ from mulle.core.records.deployment import Deployment, champion_of, current
 from mulle.core.records.model import ModelVersion
 from mulle.core.records.run import Run, run_stages, run_state
 from mulle.core.records.window import Alert, Window, alert_closed_at, alert_state
+from mulle.loop.catalogue import selection_of
 from mulle.loop.parts import Parts
 
 __all__ = [
@@ -96,6 +97,7 @@ def _run(parts: Parts, run: Run) -> Json:
         "gates": [{"name": gate.gate, **to_json(gate)} for gate in runs.gates(run.id)],
         "trials": to_json(runs.trials(run.id)),
         "model_version": version.version if version else None,
+        "selection": selection_of(parts, run.id),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -15,9 +16,9 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
 
+from mulle.adapters.lake.commits import FLOOR, NOTE, erase, properties
 from mulle.adapters.lake.parking import Parking, files_of
 from mulle.adapters.lake.pieces import record_batches
-from mulle.adapters.lake.commits import FLOOR, NOTE, erase, properties
 from mulle.adapters.lake.schema import conform
 from mulle.core.errors import DataError, NotFound, Unavailable, UsageError
 from mulle.core.ports.lake import Note
@@ -319,7 +320,8 @@ def _has_applied(table: DeltaTable, application: str, sequence: int) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:500]
+    words = (str(error).splitlines() or [type(error).__name__])[0][:500]
+    return re.sub(r"\x1b\[[0-9;]*m", "", words)
 
 
 def _floor(table: DeltaTable) -> int:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import polars as pl
 from deltalake.fs import DeltaStorageHandler
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, PyFileSystem, SubTreeFileSystem
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, PyFileSystem, S3FileSystem, SubTreeFileSystem
 
 from mulle.adapters.lake.pieces import lazy
 from mulle.core.errors import NotFound, Unavailable
@@ -18,12 +20,26 @@ from mulle.core.records.base import Json
 
 __all__ = ["Parking", "files_of"]
 
+_PORTION = 2**22
+
+_S3 = {
+    "access_key": "AWS_ACCESS_KEY_ID",
+    "secret_key": "AWS_SECRET_ACCESS_KEY",
+    "session_token": "AWS_SESSION_TOKEN",
+    "region": "AWS_REGION",
+    "endpoint_override": "AWS_ENDPOINT_URL",
+}
+
 
 def files_of(root: str, folder: Path | None, options: dict[str, str] | None) -> FileSystem:
     """Open a folder or URL as a file system of its own."""
-    if folder is None:
+    if folder is not None:
+        return SubTreeFileSystem(root, LocalFileSystem())
+    if not root.startswith("s3://"):
         return PyFileSystem(DeltaStorageHandler(root, options))
-    return SubTreeFileSystem(root, LocalFileSystem())
+    # Arrow's own client: through the table library's handler its streams take no plain bytes.
+    known = {option: os.environ[name] for option, name in _S3.items() if os.environ.get(name)}
+    return SubTreeFileSystem(root.removeprefix("s3://"), S3FileSystem(**known, connect_timeout=10, request_timeout=60))
 
 
 class Parking:
@@ -50,8 +66,7 @@ class Parking:
         frame, failure = lazy([rows] if isinstance(rows, pl.DataFrame) else rows)
         try:
             if self._folder is None:
-                # An object in a bucket appears when its upload is complete, so it needs no second name.
-                frame.sink_parquet(address, storage_options=self._options, compression="lz4")
+                self._upload(f"{name}.parquet", frame)
             else:
                 _write_whole(Path(address), frame)
         except (OSError, pl.exceptions.PolarsError) as error:
@@ -75,7 +90,8 @@ class Parking:
     def names(self, prefix: str) -> Sequence[str]:
         """List the names below a prefix, sorted."""
         selector = FileSelector(prefix, recursive=True, allow_not_found=True)
-        found = [info.path for info in self._files().get_file_info(selector) if info.is_file]
+        with _reached(self._root):
+            found = [info.path for info in self._files().get_file_info(selector) if info.is_file]
         return sorted(p.removesuffix(".parquet") for p in found if p.endswith(".parquet"))
 
     def remove(self, name: str) -> None:
@@ -107,13 +123,31 @@ class Parking:
         with self._files().open_input_stream(f"{name}.json") as stream:
             return dict(json.loads(stream.read()))
 
+    def _upload(self, path: str, rows: pl.LazyFrame) -> None:
+        # Written here first: a stream into a bucket that fails half-way still leaves an object behind.
+        with TemporaryDirectory() as scratch:
+            whole = Path(scratch, "rows.parquet")
+            rows.sink_parquet(whole, compression="lz4")
+            with whole.open("rb") as source, self._files().open_output_stream(path) as target:
+                while portion := source.read(_PORTION):
+                    target.write(portion)
+
     def _has(self, path: str) -> bool:
         if self._folder is not None:
             return Path(self._root, path).is_file()
-        return bool(self._files().get_file_info([path])[0].type == FileType.File)
+        with _reached(self._root):
+            return bool(self._files().get_file_info([path])[0].type == FileType.File)
 
     def _files(self) -> FileSystem:
         return files_of(self._root, self._folder, self._options)
+
+
+@contextmanager
+def _reached(root: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"{root} did not answer: {error}", next="see that the lake is reachable, then try again") from error
 
 
 def _write_whole(path: Path, rows: pl.LazyFrame) -> None:

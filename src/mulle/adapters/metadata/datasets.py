@@ -100,6 +100,10 @@ class SqlDatasets:
             (audits, Audit),
         )
         with self._database.write() as connection:
+            on_file = connection.dialect.name == "sqlite"
+            if on_file:
+                # Freed pages are overwritten, so that the file does not remember either.
+                connection.exec_driver_sql("PRAGMA secure_delete = ON")
             for table, kind in kinds:
                 rows = connection.execute(select(table.c.seq, table.c.record).where(table.c.dataset == dataset)).all()
                 for seq, text in rows:
@@ -110,6 +114,9 @@ class SqlDatasets:
                         changed = dump(replace(record, checks=checks))
                         connection.execute(update(table).where(table.c.seq == seq).values(record=changed))
                         dropped += fewer
+        if on_file:
+            with self._database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return dropped
 
     def _add(self, table: Table, record: Quarantine | Audit | Erasure) -> None:

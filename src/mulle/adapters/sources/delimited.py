@@ -186,12 +186,10 @@ class _Table:
             line = block.line + data.count(b"\n", 0, wrong.start)
             said = f"line {line} is not UTF-8 (byte {data[wrong.start]:#04x})"
             return DataError(f"{self._name}: {said}", next="save the file as UTF-8", file=self._name, line=line)
-        rows = csv.reader(io.StringIO(data.decode(), newline=""), delimiter=self._separator)
-        for row in rows:
-            if len(row) > width:
-                line = block.line + rows.line_num - 1
-                said = f"line {line} has {len(row)} fields, the header {width}"
-                return DataError(f"{self._name}: {said}", next="quote the values, or mend the line", file=self._name, line=line)
+        if (found := _long_line(data, self._separator, width)) is not None:
+            line, fields = block.line + found[0], found[1]
+            said = f"line {line} has {fields} fields, the header {width}"
+            return DataError(f"{self._name}: {said}", next="quote the values, or mend the line", file=self._name, line=line)
         if (short := self._short(block)) is not None:
             return short
         for number, text in enumerate(data.split(b"\n"), block.line):
@@ -212,7 +210,10 @@ def _names(name: str, head: bytes, separator: str) -> list[str]:
         raise DataError(f"{name}: lines end in a carriage return alone", next="end them in a newline", file=name, line=1)
     if not text.strip():
         raise DataError(f"{name}: the first line is blank", next="name the columns in the first line", file=name, line=1)
-    names = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+    try:
+        names = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+    except csv.Error as error:
+        raise DataError(f"{name}: line 1 is no header: {error}", next="name the columns there", file=name, line=1) from error
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise DataError(
@@ -259,6 +260,15 @@ def _in_format(texts: pl.Series, dtype: pl.DataType, form: str) -> pl.Series | N
             return texts.str.to_datetime(form, time_unit="us", time_zone=dtype.time_zone, cache=False)
         return texts.str.to_date(form, cache=False)
     except pl.exceptions.PolarsError:
+        return None
+
+
+def _long_line(data: bytes, separator: str, width: int) -> tuple[int, int] | None:
+    """Find the first line with too many fields: which it is (from 0), and how many it has."""
+    rows = csv.reader(io.StringIO(data.decode(), newline=""), delimiter=separator)
+    try:
+        return next(((rows.line_num - 1, len(row)) for row in rows if len(row) > width), None)
+    except csv.Error:
         return None
 
 

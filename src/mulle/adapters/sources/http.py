@@ -126,9 +126,9 @@ class HttpReader:
 
     def _rows(self, page: Page) -> tuple[Any, pl.DataFrame | None]:
         """Read a page: the JSON answer, where it is one, and its rows, None when it has none."""
-        kind = self._source.format or self._told(page.type)
         if not page.body.strip():
             return None, None
+        kind = self._source.format or self._told(page.type)
         if kind != "json":
             return None, self._read(page.body, kind)
         try:

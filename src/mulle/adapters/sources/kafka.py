@@ -119,14 +119,14 @@ class KafkaReader:
     def _bounds(self) -> tuple[str, dict[int, tuple[int, int]]]:
         """Return the topic's id, and each partition's first offset and end."""
         from confluent_kafka import IsolationLevel, TopicCollection, TopicPartition
-        from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+        from confluent_kafka.admin import AdminClient, OffsetSpec
 
         name = self._source.topic
         admin: AdminClient = self._client(AdminClient, {})
         try:
             topic = admin.describe_topics(TopicCollection([name]), request_timeout=_SILENCE_SECONDS)[name].result()
             ends = []
-            for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):  # type: ignore[no-untyped-call]
+            for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):
                 asked = {TopicPartition(name, partition.id): spec for partition in topic.partitions}
                 answers = admin.list_offsets(
                     asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_SILENCE_SECONDS

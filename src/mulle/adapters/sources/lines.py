@@ -38,11 +38,17 @@ class LineFile:
         Its name and size.
     quoted : bool
         Whether line ends between double quotes are part of a value (CSV).
+
+    Attributes
+    ----------
+    resumed : bool
+        Whether only what was appended is read.
     """
 
     def __init__(self, stream: BinaryIO, found: Found, *, quoted: bool) -> None:
         self._stream, self._found, self._quoted = stream, found, quoted
         self._start, self._line = 0, 1
+        self.resumed = False
         self._before = self._digest = hashlib.sha256()
 
     @property
@@ -61,12 +67,16 @@ class LineFile:
         self._stream.seek(0)
         buffer = b""
         while (cut := _first_cut(buffer, self._quoted)) == 0:
-            chunk = self._stream.read(min(1 << 16, self._found.size - len(buffer)))
+            chunk = self._stream.read(min(max(1 << 16, len(buffer)), self._found.size - len(buffer)))
             if not chunk:
                 cut = len(buffer)
+                if self._quoted and buffer.count(b'"') % 2:
+                    self._refuse(1, "a quote is opened and never closed", "close it, or double it inside a value")
                 break
             buffer += chunk
             self._refuse_other_encodings(buffer)
+            if b"\0" in buffer[: _first_cut(buffer, self._quoted) or None]:
+                self._refuse(1, "holds a NUL byte", "write it as text")
             self._refuse_length(buffer, 1)
         line = buffer[:cut]
         self._begin_after(line)
@@ -90,14 +100,10 @@ class LineFile:
         end = b"" if last == b"\n" else b"\r\n" if following == b"\r\n" else b"\n"
         # An unfinished last line is not an appended one.
         if following.startswith(end):
+            self.resumed = True
             digest.update(end)
             self._before, self._start, self._line = digest, known["size"] + len(end), lines + len(end.strip(b"\r"))
         return True
-
-    @property
-    def resumed(self) -> bool:
-        """Whether only what was appended is read."""
-        return self._line > 1 and self._before is not self._digest
 
     def blocks(self) -> Iterator[Block]:
         """Give the lines not read yet; the next block is read and hashed while one is worked on.
@@ -192,10 +198,12 @@ def _last_cut(buffer: bytes, quoted: bool) -> int:
 
 
 def _first_cut(buffer: bytes, quoted: bool) -> int:
-    cut = 0
-    while cut := buffer.find(b"\n", cut) + 1:
-        if not quoted or buffer.count(b'"', 0, cut) % 2 == 0:
+    start = odd = 0
+    while cut := buffer.find(b"\n", start) + 1:
+        odd ^= buffer.count(b'"', start, cut) % 2
+        if not (quoted and odd):
             return cut
+        start = cut
     return 0
 
 

@@ -36,9 +36,10 @@ _UNKNOWN = re.compile(r"authentication failed|access denied|does not exist|unkno
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """What is read: rows to select from, its name for messages, and the types that the database tells of."""
+    """What is read: rows to select from and all of them, its name for messages, and the types the database tells of."""
 
     source: sa.FromClause
+    whole: sa.Executable
     name: str
     types: Mapping[str, pl.DataType]
 
@@ -133,11 +134,13 @@ class SqlReader:
         if order is not None and self._source.overlap is not None:
             start = _back(_value(positions), self._source.overlap, positions["kind"], str(self._source.cursor))
             positions = {**positions, "behind": _count(connection, rows, (order > start) & (order <= _value(positions)))}
-        query = sa.select(sa.literal_column("*") if not isinstance(rows.source, sa.Table) else rows.source)
-        query = query.select_from(rows.source).where(span)
+        query = rows.whole
+        if order is not None:
+            columns: Any = rows.source if isinstance(rows.source, sa.Table) else sa.literal_column("*")
+            query = sa.select(columns).select_from(rows.source).where(span).order_by(order)
         spool = Spool(rows.name)
         try:
-            self._fill(spool, connection.execution_options(yield_per=_PORTION), query.order_by(order), rows)
+            self._fill(spool, connection.execution_options(yield_per=_PORTION), query, rows)
         except BaseException:
             spool.clear()
             raise
@@ -149,7 +152,7 @@ class SqlReader:
             repeats=repeats,
         )
 
-    def _fill(self, spool: Spool, connection: sa.Connection, query: sa.Select[Any], rows: _Rows) -> None:
+    def _fill(self, spool: Spool, connection: sa.Connection, query: sa.Executable, rows: _Rows) -> None:
         with connection.execute(query) as result:
             names = list(result.keys())
             twice = {n for n in names if names.count(n) > 1}
@@ -165,12 +168,12 @@ class SqlReader:
         if _SELECT.match(query):
             text = sa.text(_BINDS.sub(r"\\:\1", query))  # a colon in the user's SQL is no parameter of ours
             columns: list[sa.ColumnClause[Any]] = [sa.column(self._source.cursor)] if self._source.cursor else []
-            return _Rows(text.columns(*columns).subquery("rows_read"), "query", {})
+            return _Rows(text.columns(*columns).subquery("rows_read"), text, "query", {})
         schema, _, name = query.rpartition(".")
         table = sa.Table(
             name.strip('"'), sa.MetaData(), schema=schema.strip('"') or None, resolve_fks=False, autoload_with=connection
         )
-        return _Rows(table, query, reflected(table))
+        return _Rows(table, sa.select(table), query, reflected(table))
 
     def _url(self) -> sa.URL:
         text = filled(self._source.url)
@@ -178,6 +181,8 @@ class SqlReader:
             url = sa.make_url(text)
         except (exc.ArgumentError, ValueError):  # its message might hold the password
             raise UsageError("Sql: the URL cannot be read", next="write dialect+driver://user:password@host/database") from None
+        if url.drivername in ("postgresql", "postgres"):
+            url = url.set(drivername="postgresql+psycopg")  # the driver that mulle[postgres] brings
         file = url.database if url.get_backend_name() == "sqlite" else None
         if file and file != ":memory:" and not file.startswith("file:") and not Path(file).exists():
             raise Unavailable(f"there is no database file {file}", next="see the URL; a relative path starts where Mulle runs")

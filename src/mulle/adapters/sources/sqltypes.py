@@ -15,6 +15,7 @@ _KINDS: tuple[tuple[type[sa.types.TypeEngine[Any]], pl.DataType], ...] = (
     (sa.Boolean, pl.Boolean()),
     (sa.Integer, pl.Int64()),
     (sa.Numeric, pl.Float64()),
+    (sa.Float, pl.Float64()),
     (sa.DateTime, _INSTANT),
     (sa.Date, pl.Date()),
     (sa.Time, pl.Time()),

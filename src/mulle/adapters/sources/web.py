@@ -11,6 +11,7 @@ from urllib3.exceptions import (
     DecodeError,
     HTTPError,
     LocationParseError,
+    LocationValueError,
     MaxRetryError,
     ProtocolError,
     ReadTimeoutError,
@@ -91,8 +92,12 @@ class Client:
             return self._asked(url)
         except URLSchemeUnknown as error:
             raise self._scheme(error.scheme) from error
-        except (LocationParseError, ValueError) as error:
-            raise self._bad("its URL or headers cannot be sent", "mend url= and headers=", error) from error
+        except LocationParseError as error:
+            raise self._bad("its URL cannot be read", "mend url=", error) from error
+        except LocationValueError as error:  # without a host, such as file:///
+            raise self._scheme(None) from error
+        except ValueError as error:
+            raise self._bad("its headers cannot be sent", "mend headers=", error) from error
         except MaxRetryError as error:
             if isinstance(error.reason, ResponseError) and "redirect" in str(error.reason):
                 raise self._bad("it redirects without end", "name the URL that answers") from error
@@ -146,7 +151,8 @@ class Client:
             raise self._scheme(urlsplit(url).scheme)
 
     def _scheme(self, scheme: str | None) -> DataError:
-        return self._bad(f"leads to '{scheme}:', which is neither http nor https", "name the URL that answers")
+        where = f"'{scheme}:'" if scheme else "a URL without a host"
+        return self._bad(f"leads to {where}, which is neither http nor https", "name the URL that answers")
 
     def _bad(self, said: str, next: str, error: Exception | None = None) -> DataError:
         cause = f": {hidden(error, *self._secrets)}" if error else ""

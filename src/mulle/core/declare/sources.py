@@ -53,9 +53,7 @@ class Files:
     separator: str
     nulls: tuple[str, ...]
 
-    def __init__(
-        self, path: str, *, format: str | None = None, separator: str = ",", nulls: Sequence[str] = ("", "NA")
-    ) -> None:
+    def __init__(self, path: str, *, format: str | None = None, separator: str = ",", nulls: Sequence[str] = ("", "NA")) -> None:
         if format is not None and format not in _FORMATS:
             raise DeclarationError(f"Files({path!r}): unknown format {format!r}", next=f"choose {', '.join(_FORMATS)}")
         if len(separator.encode()) != 1:

@@ -54,7 +54,7 @@ def diff(before: pl.LazyFrame, after: pl.LazyFrame, *, key: Sequence[str]) -> Di
     changed = both.filter(pl.any_horizontal(differs.values())) if differs else both.clear()
     gone = pairs.filter(pl.col(_AFTER).is_null())[_BEFORE]
     come = pairs.filter(pl.col(_BEFORE).is_null())[_AFTER]
-    order = by or a.columns
+    order = [*by, *sorted(set(a.columns) - set(by))]
     return Difference(
         rows_before=old.height,
         rows_after=new.height,
@@ -115,7 +115,7 @@ def _pairs(a: pl.DataFrame, b: pl.DataFrame, by: list[str]) -> pl.DataFrame:
     if not by:
         return whole
     left, right = (whole.filter(pl.col(other).is_null())[mine].sort() for mine, other in ((_BEFORE, _AFTER), (_AFTER, _BEFORE)))
-    rest = _joined(_numbered(a[left], by, a.columns), _numbered(b[right], by, b.columns))
+    rest = _joined(*(_numbered(frame[at], by, sorted(a.columns)) for frame, at in ((a, left), (b, right))))
     moved = rest.with_columns(
         pl.lit(left).gather(pl.col(_BEFORE)).alias(_BEFORE), pl.lit(right).gather(pl.col(_AFTER)).alias(_AFTER)
     )

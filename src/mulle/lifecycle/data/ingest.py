@@ -196,10 +196,9 @@ def publish(
     Conflict
         When another process published meanwhile; the batch is left to be staged again.
     """
-    id = staged.id
     if verdict_of(tuple(results)) == "fail":
         refused = Quarantine(
-            id=id,
+            id=staged.id,
             created_at=now,
             causes=tuple(causes),
             dataset=dataset.name,
@@ -209,29 +208,31 @@ def publish(
         )
         return turn_away(refused, staged.batch, staged.positions, previous, lake, datasets)
     latest = recover(dataset.name, lake, datasets)
-    if latest is not None and latest.id == id:
-        lake.unpark(staging(dataset.name, staged.batch))
-        return latest
-    record = _next(dataset, staged, previous, lake, id=id, now=now, causes=tuple(causes), checks=tuple(results), live=live)
-    rows = staged_rows(staged, lake).with_columns(
-        pl.lit(now).cast(INSTANT).alias(INGESTED),
-        pl.lit(staged.batch).alias(BATCH),
-        pl.lit(record.version, dtype=pl.Int32).alias(VERSION),
-        pl.lit(live).alias(LIVE),
-    )
-    _widen(dataset, record, previous, lake)
-    lake.append(record.table, rows, application=_application(dataset.name), sequence=record.version, note=to_json(record))
-    point("during:publish:appended")
-    published = recover(dataset.name, lake, datasets)
-    if published is None or published.id != id:
+    if latest is None or latest.id != staged.id:
+        record = _next(dataset, staged, previous, lake, now=now, causes=tuple(causes), checks=tuple(results), live=live)
+        _append(dataset, staged, record, previous, lake)
+        latest = recover(dataset.name, lake, datasets)
+    if latest is None or latest.id != staged.id:
         raise Conflict(
-            f"dataset {dataset.name}: version {record.version} was published by another process meanwhile",
+            f"dataset {dataset.name}: another process published meanwhile",
             next="try again: what is new is read on top of it",
             dataset=dataset.name,
         )
     point("during:publish:recorded")
     lake.unpark(staging(dataset.name, staged.batch))
-    return published
+    return latest
+
+
+def _append(dataset: Dataset, staged: Staged, record: DatasetVersion, previous: DatasetVersion | None, lake: Lake) -> None:
+    rows = staged_rows(staged, lake).with_columns(
+        pl.lit(record.created_at).cast(INSTANT).alias(INGESTED),
+        pl.lit(staged.batch).alias(BATCH),
+        pl.lit(record.version, dtype=pl.Int32).alias(VERSION),
+        pl.lit(not record.bulk).alias(LIVE),
+    )
+    _widen(dataset, record, previous, lake)
+    lake.append(record.table, rows, application=_application(dataset.name), sequence=record.version, note=to_json(record))
+    point("during:publish:appended")
 
 
 def recover(dataset: str, lake: Lake, datasets: Datasets) -> DatasetVersion | None:
@@ -307,7 +308,6 @@ def _next(
     previous: DatasetVersion | None,
     lake: Lake,
     *,
-    id: str,
     now: datetime,
     causes: tuple[Cause, ...],
     checks: tuple[CheckResult, ...],
@@ -317,7 +317,7 @@ def _next(
     rows = staged_rows(staged, lake)
     replaced = _replaced(dataset, rows, previous, lake)
     return DatasetVersion(
-        id=id,
+        id=staged.id,
         created_at=now,
         causes=causes,
         dataset=dataset.name,

@@ -80,7 +80,8 @@ def holds(check: Holds, scene: Scene) -> Plan:
         raise DataError(f"the expression cannot be read: {str(error).splitlines()[0]}") from error
     if dtype != pl.Boolean:
         raise DataError(f"the expression gives {dtype_text(dtype)}, expected true or false")
-    return _masked(~stated, "rows for which it does not hold")
+    # What a user writes may look at the whole column.
+    return _masked(~stated, "rows for which it does not hold", forward=False)
 
 
 def increasing(check: Increasing, scene: Scene) -> Plan:
@@ -110,8 +111,8 @@ def instants(column: str, dtype: pl.DataType) -> pl.Expr:
     return value.cast(pl.Datetime("us")).dt.replace_time_zone("UTC").cast(INSTANT)
 
 
-def _masked(mask: pl.Expr, says: str) -> Plan:
-    return Plan(lambda counts, _: Found(failed=int(counts[0] or 0), says=says, mask=mask), (mask.sum(),))
+def _masked(mask: pl.Expr, says: str, *, forward: bool = True) -> Plan:
+    return Plan(lambda counts, _: Found(failed=int(counts[0] or 0), says=says, mask=mask, forward=forward), (mask.sum(),))
 
 
 def _shown(bound: Bound) -> str:

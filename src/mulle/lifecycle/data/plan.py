@@ -104,6 +104,8 @@ class Found:
         Failed though no row did.
     mask : polars.Expr or None
         True for the failing rows; several checks' samples are then read in one pass.
+    forward : bool
+        Whether the mask of a row depends on nothing after that row, so that the first rows can be judged by themselves.
     numbers : sequence of int
         The first failing rows by their number, where no expression finds them.
     samples : sequence of dict
@@ -116,6 +118,7 @@ class Found:
     bad: bool = False
     value: float | None = None
     mask: pl.Expr | None = None
+    forward: bool = True
     numbers: Sequence[int] = ()
     samples: Sequence[Json] = ()
 

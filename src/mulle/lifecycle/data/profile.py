@@ -222,7 +222,8 @@ def _profile(values: pl.Series, dtype: str, distinct: int) -> ColumnProfile:
         ordered = known.sort()
         quantiles = {f"{q:g}": plain(ordered[round(q * (len(ordered) - 1))]) for q in QUANTILES}
         if kind == "number":
-            finite = known.filter(known.is_finite()) if known.dtype.is_float() else known
+            # Summed in the order of values, so that the order of rows does not show in the last digit.
+            finite = ordered.filter(ordered.is_finite()) if ordered.dtype.is_float() else ordered
             mean, deviation = _number(finite.mean()), _number(finite.std())
     return ColumnProfile(
         name=values.name, dtype=dtype, kind=kind, rows=len(values), missing=values.null_count(), distinct=distinct,

@@ -13,7 +13,10 @@ from mulle.core.clock import rfc3339
 from mulle.core.records.base import Json
 from mulle.lifecycle.data.plan import ROW, SAMPLES, Found
 
-__all__ = ["rows_as_json", "sampled"]
+__all__ = ["as_json", "rows_as_json", "sampled"]
+
+_FIRST = 50_000
+"""Rows that are looked at for samples before all are."""
 
 _LONG = 500
 """Characters of a text that a sample keeps."""
@@ -42,7 +45,11 @@ def sampled(rows: pl.LazyFrame, found: Mapping[int, Found]) -> dict[int, Sequenc
     # Row numbers first: they are narrow, so one pass finds those of every check; a second one fetches the rows.
     numbered = rows.with_row_index(ROW)
     numbers = {i: list(f.numbers) for i, f in found.items() if f.numbers}
-    numbers |= _numbers(numbered, {i: f.mask for i, f in found.items() if f.failed and f.mask is not None})
+    masks = {i: f.mask for i, f in found.items() if f.failed and f.mask is not None}
+    # Most often the first rows hold enough of them.
+    early = _numbers(numbered.head(_FIRST), {i: m for i, m in masks.items() if found[i].forward})
+    numbers |= {i: ns for i, ns in early.items() if len(ns) == min(SAMPLES, found[i].failed)}
+    numbers |= _numbers(numbered, {i: m for i, m in masks.items() if i not in numbers})
     wanted = sorted({n for ns in numbers.values() for n in ns})
     at: dict[int, Json] = {}
     if wanted:
@@ -71,10 +78,17 @@ def rows_as_json(rows: pl.DataFrame, most: int = SAMPLES) -> tuple[Json, ...]:
     >>> rows_as_json(pl.DataFrame({"x": [float("inf")]}))
     ({'x': 'inf'},)
     """
-    return tuple({name: _json(value) for name, value in row.items()} for row in rows.head(most).to_dicts())
+    return tuple({name: as_json(value) for name, value in row.items()} for row in rows.head(most).to_dicts())
 
 
-def _json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """Give a value as JSON has it.
+
+    Examples
+    --------
+    >>> as_json(date(2013, 1, 2)), as_json(float("nan")), as_json(timedelta(minutes=1))
+    ('2013-01-02', 'nan', 60.0)
+    """
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
@@ -86,8 +100,8 @@ def _json(value: Any) -> Any:
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, (list, tuple)):
-        return [_json(v) for v in value[:SAMPLES]]
+        return [as_json(v) for v in value[:SAMPLES]]
     if isinstance(value, dict):
-        return {str(k): _json(v) for k, v in value.items()}
+        return {str(k): as_json(v) for k, v in value.items()}
     text = str(value)
     return text if len(text) <= _LONG else f"{text[:_LONG]}…"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 __all__ = ["range_of", "shapes_of"]
@@ -84,10 +84,9 @@ def _escaped(character: str) -> str:
     return character if plain else f"\\{character}"
 
 
-def _rounded(value: float, power: int, how: object) -> float:
+def _rounded(value: float, power: int, how: Callable[[float], int]) -> float:
     step = 10.0**power
-    steps = how(value / step)  # type: ignore[operator]
-    return round(steps * step, max(0, -power))
+    return round(how(value / step) * step, max(0, -power))
 
 
 def _plain(value: float) -> float:

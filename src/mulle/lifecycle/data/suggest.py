@@ -20,15 +20,25 @@ from mulle.core.declare.rules import Check
 from mulle.lifecycle.data.check import Beside, check_batch
 from mulle.lifecycle.data.masks import instants
 from mulle.lifecycle.data.shapes import range_of, shapes_of
-from mulle.lifecycle.data.words import Proposal, propose
+from mulle.lifecycle.data.version import BATCH
+from mulle.lifecycle.data.words import Proposal, Trial, propose
 
 __all__ = ["Suggestion", "suggest"]
 
 _CODES = 20
 """Different values up to which a column is taken for codes."""
 
+_NUMBERS = 12
+"""The same for whole numbers, which more often than not are counts or measures."""
+
 _SEEN = 10
 """How often each code must have been seen on average, so that no code is taken for missing by chance."""
+
+_BATCHES = 3
+"""Batches from which on their size says something of the next one's."""
+
+_MOSTLY = 0.75
+"""Share of different values from which on a column may name rows; the estimate is off by up to a tenth."""
 
 _LONGEST_CODE = 40
 _SAMPLED = 2_000
@@ -82,7 +92,7 @@ def suggest(dataset: Dataset, rows: pl.LazyFrame, *, now: datetime | None = None
     >>> rows = pl.LazyFrame({"id": range(200), "kind": ["a", "b"] * 100})
     >>> print(suggest(Dataset("d", Files("d.csv"), key="id"), rows).text)
     checks=[
-        ml.rows(at_least=100),  # half of the 200 rows looked at
+        ml.rows(at_least=1),  # an empty batch is no batch
         ml.unique("id"),  # the key, no value twice
         ml.not_null("id", "kind"),  # no null in 200 rows
         ml.one_of("kind", ["a", "b"]),  # 2 values in 200 rows
@@ -91,11 +101,9 @@ def suggest(dataset: Dataset, rows: pl.LazyFrame, *, now: datetime | None = None
     schema = {n: d for n, d in rows.collect_schema().items() if not n.startswith("_")}
     seen = rows.select(list(schema))
     profile = _profile(seen, schema)
-    height = profile.rows
-    groups = [_rows(height), *_keys(dataset, profile), [_not_null(profile)], *_times(dataset, profile, now)]
+    groups = [_rows(rows) if profile.rows else [], *_keys(dataset, profile), [_not_null(profile)], *_times(dataset, profile, now)]
     groups += [_column(dataset, column, profile, seen) for column in profile.facts]
-    kept = _kept(dataset, seen, groups, now or EPOCH)
-    return Suggestion(dataset.name, height, kept)
+    return Suggestion(dataset.name, profile.rows, _kept(dataset, rows, groups, now or EPOCH))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +132,23 @@ def _profile(rows: pl.LazyFrame, schema: Mapping[str, pl.DataType]) -> _Profile:
     return _Profile(int(taken["rows"]), schema, facts)
 
 
-def _rows(height: int) -> list[Proposal]:
-    if not height:
-        return []
-    step = 10 ** max(0, len(str(height // 2)) - 1)
-    least = max(1, height // 2 // step * step)
-    return [propose(checks.rows, f"half of the {height:,} rows looked at", at_least=least)]
+def _rows(rows: pl.LazyFrame) -> list[Trial]:
+    # A first load is far larger than what follows, so one batch tells nothing of the next one's size.
+    if BATCH not in rows.collect_schema():
+        return [propose(checks.rows, "an empty batch is no batch", at_least=1)]
+    sizes = rows.group_by(BATCH).len().collect(engine="streaming")["len"].sort().to_list()
+    if len(sizes) < _BATCHES:
+        return [propose(checks.rows, "an empty batch is no batch", at_least=1)]
+    half = sizes[0] // 2
+    step = 10 ** max(0, len(str(half)) - 1)
+    return [
+        propose(
+            checks.rows, f"half of the smallest of {len(sizes)} batches, {sizes[0]:,} rows", at_least=max(1, half // step * step)
+        )
+    ]
 
 
-def _keys(dataset: Dataset, profile: _Profile) -> list[list[Proposal]]:
+def _keys(dataset: Dataset, profile: _Profile) -> list[list[Trial]]:
     known = [c for c in dataset.identity if c in profile.facts]
     groups = []
     if known and len(known) == len(dataset.identity):
@@ -141,19 +157,19 @@ def _keys(dataset: Dataset, profile: _Profile) -> list[list[Proposal]]:
     for name, fact in profile.facts.items():
         given = profile.rows - fact["nulls"]
         fits = profile.schema[name] == pl.String or profile.schema[name].is_integer()
-        if [name] != known and fits and given >= _CODES and fact["distinct"] > 0.9 * given:
+        if [name] != known and fits and given >= _CODES and fact["distinct"] > _MOSTLY * given:
             groups.append([propose(checks.unique, f"no value twice in {given:,}", name)])
     if not dataset.key:
         groups.append([propose(checks.no_duplicates, f"no row twice in {profile.rows:,}")])
     return groups
 
 
-def _not_null(profile: _Profile) -> Proposal:
+def _not_null(profile: _Profile) -> Trial:
     full = [c for c, f in profile.facts.items() if not f["nulls"] and not (profile.schema[c].is_float() and f["infinite"])]
     return propose(checks.not_null, f"no null in {profile.rows:,} rows", *full)
 
 
-def _times(dataset: Dataset, profile: _Profile, now: datetime | None) -> list[list[Proposal]]:
+def _times(dataset: Dataset, profile: _Profile, now: datetime | None) -> list[list[Trial]]:
     time, known = dataset.time, dataset.known_at
     groups = []
     if time is not None and time in profile.facts:
@@ -169,33 +185,36 @@ def _times(dataset: Dataset, profile: _Profile, now: datetime | None) -> list[li
     return groups
 
 
-def _column(dataset: Dataset, name: str, profile: _Profile, rows: pl.LazyFrame) -> list[Proposal]:
+def _column(dataset: Dataset, name: str, profile: _Profile, rows: pl.LazyFrame) -> list[Trial]:
     fact, dtype = profile.facts[name], profile.schema[name]
     given, distinct = profile.rows - fact["nulls"], fact["distinct"]
     if not given or dtype == pl.Boolean or name in (dataset.time, dataset.known_at):
         return []
-    few = distinct <= _CODES and given >= _SEEN * distinct
+    few = distinct <= (_CODES if dtype == pl.String else _NUMBERS) and given >= _SEEN * distinct
     if few and (dtype == pl.String or (dtype.is_integer() and name not in dataset.outcome)):
         codes = rows.select(name).drop_nulls().unique().sort(name).collect(engine="streaming").to_series().to_list()
         if len(codes) <= _CODES and all(len(str(c)) <= _LONGEST_CODE for c in codes):
-            return [propose(checks.one_of, f"{len(codes)} values in {given:,} rows", name, codes)]
+            told = "1 value" if len(codes) == 1 else f"{len(codes)} values"
+            return [propose(checks.one_of, f"{told} in {given:,} rows", name, codes)]
     if dtype == pl.String:
         texts = rows.select(pl.col(name).drop_nulls().unique().head(_SAMPLED)).collect(engine="streaming").to_series()
         return [propose(checks.matches, f"all of {given:,} values", name, pattern) for pattern in shapes_of(texts.to_list())]
-    numbered = dtype.is_integer() and distinct > 0.9 * given and given >= _CODES
+    numbered = dtype.is_integer() and distinct > _MOSTLY * given and given >= _CODES
     if not dtype.is_numeric() or numbered or fact.get("infinite"):
         return []
     low, high = range_of(fact["low"], fact["high"])
-    return [propose(checks.between, f"from {fact['low']:,} to {fact['high']:,} in {given:,} rows, and a margin", name, low, high)]
+    return [
+        propose(checks.between, f"from {fact['low']:.6g} to {fact['high']:.6g} in {given:,} rows, and a margin", name, low, high)
+    ]
 
 
-def _kept(dataset: Dataset, rows: pl.LazyFrame, groups: Sequence[Sequence[Proposal]], now: datetime) -> tuple[Proposal, ...]:
+def _kept(dataset: Dataset, rows: pl.LazyFrame, groups: Sequence[Sequence[Trial]], now: datetime) -> tuple[Proposal, ...]:
     """Of each group the first proposal that holds on the rows."""
-    asked: list[Check] = [c for group in groups for p in group for c in p.checks]
-    trial = Dataset(dataset.name, dataset.source, key=dataset.key, time=dataset.time, known_at=dataset.known_at, checks=asked)
-    results = iter(check_batch(trial, rows, Beside(), now=now)[1:])
-    kept = []
+    asked: list[Check] = [c for group in groups for trial in group for c in trial.checks]
+    bare = Dataset(dataset.name, dataset.source, key=dataset.key, time=dataset.time, known_at=dataset.known_at, checks=asked)
+    results = iter(check_batch(bare, rows, Beside(whole=True), now=now)[1:])
+    kept: list[Proposal] = []
     for group in groups:
-        verdicts = [{next(results).verdict for _ in p.checks} for p in group]
-        kept += [p for p, told in zip(group, verdicts, strict=True) if told == {"pass"}][:1]
+        verdicts = [{next(results).verdict for _ in trial.checks} for trial in group]
+        kept += [trial.proposal for trial, told in zip(group, verdicts, strict=True) if told == {"pass"}][:1]
     return tuple(kept)

@@ -12,7 +12,7 @@ from mulle.core.errors import DataError
 from mulle.core.records.base import Json
 from mulle.lifecycle.data.plan import SAMPLES, Found, Plan, Scene
 from mulle.lifecycle.data.query import failing_rows
-from mulle.lifecycle.data.samples import rows_as_json
+from mulle.lifecycle.data.samples import as_json, rows_as_json
 
 __all__ = ["passes", "sql"]
 
@@ -81,7 +81,7 @@ def _raised(error: Exception, height: int) -> Found:
     # One row may fail several statements: rows are counted once where the cases name them.
     rows = {case["index"] for case in cases if isinstance(case.get("index"), int)}
     samples = tuple({k: v for k, v in case.items() if v is not None} for case in cases[:SAMPLES])
-    checks = dict.fromkeys(f"{c.get('column', '')} {c.get('check', '')}".strip() for c in cases)
+    checks = dict.fromkeys(f"{c.get('column') or c.get('failure_case') or ''} {c.get('check') or ''}".strip() for c in cases)
     said = ", ".join(c for c in list(checks)[:_TOLD] if c)
     return Found(failed=len(rows) or len(cases), says=said or told, samples=samples)
 
@@ -94,5 +94,9 @@ def _cases(cases: object) -> Sequence[Json]:
         found = cases.to_dict("records")
     else:
         return ()
-    plain = [{str(k): v for k, v in case.items()} for case in found if isinstance(case, Mapping)]
-    return [{k: v if v is None or isinstance(v, (bool, int, float, str)) else str(v) for k, v in case.items()} for case in plain]
+    return [{str(name): as_json(_plain(value)) for name, value in case.items()} for case in found if isinstance(case, Mapping)]
+
+
+def _plain(value: object) -> object:
+    # pandas gives NumPy's numbers.
+    return value.item() if hasattr(value, "item") else value

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mulle.core.declare.rules import Check
 
-__all__ = ["Proposal", "literal", "propose"]
+__all__ = ["Proposal", "Trial", "literal", "propose"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,26 +20,32 @@ class Proposal:
         For example ``ml.unique("id")``.
     why : str
         The evidence, in one line.
-    checks : tuple of Check
-        What the code makes.
     """
 
     code: str
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A proposal and the checks that its code makes, to be held against the rows."""
+
+    proposal: Proposal
     checks: tuple[Check, ...]
 
 
-def propose(word: Callable[..., tuple[Check, ...]], why: str, *given: object, **named: object) -> Proposal:
+def propose(word: Callable[..., tuple[Check, ...]], why: str, *given: object, **named: object) -> Trial:
     """Call a word of `core.declare.checks`, and write the call.
 
     Examples
     --------
     >>> from mulle.core.declare.checks import between
-    >>> propose(between, "seen", "km", 0, 6000).code
-    'ml.between("km", 0, 6_000)'
+    >>> propose(between, "seen", "km", 0, 60000).proposal.code
+    'ml.between("km", 0, 60_000)'
     """
     arguments = [literal(v) for v in given] + [f"{name}={literal(v)}" for name, v in named.items()]
-    return Proposal(f"ml.{word.__name__}({', '.join(arguments)})", " ".join(why.split()), word(*given, **named))
+    said = Proposal(f"ml.{word.__name__}({', '.join(arguments)})", " ".join(why.split()))
+    return Trial(said, word(*given, **named))
 
 
 def literal(value: object) -> str:
@@ -47,15 +53,15 @@ def literal(value: object) -> str:
 
     Examples
     --------
-    >>> literal("^N[0-9]+\\.$"), literal(6000), literal(["a", 'b"'])
-    ('r"^N[0-9]+\\.$"', '6_000', '["a", \'b"\']')
+    >>> literal("^N[0-9]+\\.$"), literal(60000), literal(["a", 'b"'])
+    ('r"^N[0-9]+\\.$"', '60_000', '["a", \'b"\']')
     """
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(literal(v) for v in value)}]"
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         return repr(value)
     if isinstance(value, int):
-        return f"{value:_}"
+        return f"{value:_}" if abs(value) >= 10_000 else str(value)
     if '"' in value or not value.isprintable():
         return repr(value)
     if "\\" in value:

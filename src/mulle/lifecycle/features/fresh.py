@@ -139,15 +139,16 @@ class TableReader:
         known = available
         if "_live" in rows.columns:
             later = pl.max_horizontal(available, pl.col("_ingested_at").dt.epoch("us"))
-            known = pl.when(pl.col("_live").fill_null(False)).then(later).otherwise(available)
+            # Never known stays so: the later of nothing and an ingestion would be the ingestion.
+            live = pl.col("_live").fill_null(False) & available.is_not_null()
+            known = pl.when(live).then(later).otherwise(available)
         return rows.select(key_expr(self._by).alias(KEY), time.alias(TIME), known.alias(KNOWN)).drop_nulls()
 
     def _after(self, instant: int) -> pl.Expr:
-        # A row that arrived live is available from its ingestion at the earliest. Both columns are looked at, for the
-        # files keep the bounds of each, and not those of the later of the two.
+        # Both columns are looked at, for the files keep the bounds of each, and not those of the later of the two.
         chosen = pl.col(self._dataset.available or "") > _moment(instant)
-        if "_ingested_at" in self._names:
-            chosen = chosen | (pl.col("_ingested_at") > _moment(instant))
+        if "_live" in self._names:
+            chosen = chosen | (pl.col("_live") & (pl.col("_ingested_at") > _moment(instant)))
         return chosen.fill_null(False)
 
     def _within(self, after: int, until: int) -> pl.Expr:

@@ -20,6 +20,7 @@ from mulle.lifecycle.features.timeline import (
     TIME,
     asof_line,
     carried,
+    picked,
     plain,
     span_us,
     timeless_line,
@@ -31,9 +32,7 @@ __all__ = ["join_offline", "join_specs"]
 _ROW, _NOW = "__row", "__now"
 
 
-def join_offline(
-    rows: pl.DataFrame, features: Features, tables: Mapping[str, pl.DataFrame | pl.LazyFrame]
-) -> pl.DataFrame:
+def join_offline(rows: pl.DataFrame, features: Features, tables: Mapping[str, pl.DataFrame | pl.LazyFrame]) -> pl.DataFrame:
     """Add every joined column (``join.column``) to rows, as it was known at each row's own time.
 
     Parameters
@@ -63,7 +62,7 @@ def join_offline(
         if join.dataset.name not in tables:
             raise DataError(f"join '{name}': no rows of dataset '{join.dataset.name}' were given", next="ingest it first")
         asked = _columns(rows, join.on, f"join '{name}': the rows have")
-        found = _joined(asked, now, join, _needed(tables[join.dataset.name], name, join, now))
+        found = _joined(asked, now, join, _needed(tables[join.dataset.name], join, now))
         rows = rows.hstack(found.select(pl.all().name.prefix(f"{name}.")))
     return rows
 
@@ -90,7 +89,7 @@ def _columns(frame: pl.DataFrame, names: Sequence[str], what: str) -> pl.DataFra
     return frame.select(names)
 
 
-def _needed(table: pl.DataFrame | pl.LazyFrame, name: str, join: Join, now: pl.Series) -> pl.DataFrame:
+def _needed(table: pl.DataFrame | pl.LazyFrame, join: Join, now: pl.Series) -> pl.DataFrame:
     """Read the columns that a join uses, and of a lazy frame only rows that anybody may have known by the last row's time."""
     if isinstance(table, pl.DataFrame):
         return table
@@ -112,11 +111,13 @@ def _joined(asked: pl.DataFrame, now: pl.Series, join: Join, table: pl.DataFrame
     rows = pl.DataFrame({KEY: left, _NOW: now}).with_row_index(_ROW)
     if isinstance(join, History):
         return _history(rows, join, table, right)
-    timed = isinstance(join, AsOf) or join.dataset.time
-    position = _asof(rows, join, table, right) if timed else _lookup(rows, join, table, right)
+    if isinstance(join, Lookup) and not join.dataset.time:
+        position = _lookup(rows, join, table, right)
+    else:
+        position = _asof(rows, join, table, right)
     columns = carried(join.dataset, schema_text(table))
     # Columns are picked last, and only for the rows that ask: copying them along costs more than the join itself.
-    return table.select(pl.col(c).gather(position) for c in columns).select(plain(columns))
+    return picked(table, list(columns), position).select(plain(columns))
 
 
 def _lookup(rows: pl.DataFrame, join: Lookup, table: pl.DataFrame, key: pl.Series) -> pl.Series:

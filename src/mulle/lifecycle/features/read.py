@@ -61,8 +61,6 @@ class OnlineReader:
             to be used; absent when nothing was found or the table has no time.
         """
         freshness: Freshness = [{} for _ in range(frame.height)]
-        if not self._levels or not frame.height:
-            return frame.hstack([c for level in self._levels for plan in level for c in plan.columns([])]), freshness
         at = _instants(frame, time, now)
         for level in self._levels:
             built: list[pl.Series] = []

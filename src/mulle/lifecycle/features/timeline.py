@@ -30,6 +30,7 @@ __all__ = [
     "known_line",
     "known_rows",
     "micros",
+    "picked",
     "plain",
     "span_us",
     "timeless_line",
@@ -105,6 +106,11 @@ def plain(columns: dict[str, str]) -> list[pl.Expr]:
     return exprs
 
 
+def picked(table: pl.DataFrame, columns: Sequence[str], positions: pl.Series) -> pl.DataFrame:
+    """Give some columns (none too) of the rows at some positions; a null position gives nulls."""
+    return table.select(pl.col(c).gather(positions) for c in columns)
+
+
 def known_rows(
     table: pl.DataFrame, dataset: Dataset, by: Sequence[str], *, after: int | None = None, until: int | None = None
 ) -> pl.DataFrame:
@@ -167,9 +173,7 @@ def known_line(
     return _ended(_kept(line, chosen.fill_null(False)), table, dataset, content)
 
 
-def asof_events(
-    table: pl.DataFrame, join: AsOf | Lookup, *, after: int | None = None, until: int | None = None
-) -> pl.DataFrame:
+def asof_events(table: pl.DataFrame, join: AsOf | Lookup, *, after: int | None = None, until: int | None = None) -> pl.DataFrame:
     """Give the instants at which the last known row of each key changes.
 
     A row counts from the later of its time and its availability; one that arrives late, when a row with a later time
@@ -226,7 +230,8 @@ def timeless_line(table: pl.DataFrame, join: Lookup, key: pl.Series) -> pl.DataF
         return line
     content = list(carried(join.dataset, schema_text(table)))
     order = _version_order(table, content)
-    rows = line.hstack(table.select(order)[line[POSITION]]).sort(order, nulls_last=False)
+    rows = line.hstack(picked(table, order, line[POSITION]))
+    rows = rows.sort(order, nulls_last=False) if order else rows
     return rows.unique(KEY, keep="last", maintain_order=True).select(POSITION, KEY)
 
 
@@ -290,7 +295,7 @@ def _ended(line: pl.DataFrame, table: pl.DataFrame, dataset: Dataset, content: S
     double = mark.is_duplicated() & named.to_series()
     versions = line.filter(double).hstack(identity.filter(double).drop(TIME))
     order = _version_order(table, content)
-    versions = versions.hstack(table.select(order)[versions[POSITION]].select(pl.all().name.prefix("__by.")))
+    versions = versions.hstack(picked(table, order, versions[POSITION]).select(pl.all().name.prefix("__by.")))
     first = sum(c in (_INGESTED, _BATCH) for c in order)
     order = [f"__by.{c}" for c in order]
     versions = versions.sort(*order[:first], KNOWN, *order[first:], nulls_last=False)

@@ -8,7 +8,7 @@ import polars as pl
 
 from mulle.core.declare.features import History
 from mulle.kernel.keys import key_expr
-from mulle.lifecycle.features.timeline import END, KEY, KNOWN, POSITION, TIME, known_line, span_us
+from mulle.lifecycle.features.timeline import END, KEY, KNOWN, POSITION, TIME, known_line, picked, span_us
 
 __all__ = ["TICK", "history_values", "sources_of", "tick_of"]
 
@@ -58,8 +58,8 @@ def history_values(table: pl.DataFrame, join: History, wanted: pl.DataFrame, *, 
     codes = wanted.select(pl.col(KEY).unique()).with_row_index(_CODE)
     wanted = wanted.join(codes, on=KEY)
     line = line.filter(pl.col(KNOWN) > low - window).join(codes, on=KEY).select(_CODE, KNOWN, END, TIME, POSITION)
-    line = _in_order(line, table.select(*join.dataset.key, *(c for c in sources if c not in join.dataset.key)))
-    rows = line.select(_CODE, KNOWN, END).hstack(table.select(sources)[line[POSITION]])
+    line = _in_order(line, table, [*join.dataset.key, *(c for c in sources if c not in join.dataset.key)])
+    rows = line.select(_CODE, KNOWN, END).hstack(picked(table, sources, line[POSITION]))
     values = [expr.alias(name) for name, expr in join.values]
     if rows.is_empty():
         shape = rows.group_by(_CODE).agg(values)
@@ -76,7 +76,7 @@ def history_values(table: pl.DataFrame, join: History, wanted: pl.DataFrame, *, 
     return pl.concat(parts).drop(_CODE)
 
 
-def _in_order(line: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+def _in_order(line: pl.DataFrame, table: pl.DataFrame, content: Sequence[str]) -> pl.DataFrame:
     """Sort by key and availability; rows equal in both by time, then by what they hold, never by where they stood."""
     line = line.sort(_CODE, KNOWN)
     same = (pl.col(_CODE) == pl.col(_CODE).shift()) & (pl.col(KNOWN) == pl.col(KNOWN).shift())
@@ -85,9 +85,9 @@ def _in_order(line: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
         return line
     # Equal rows stand side by side, so sorting them among themselves and putting them back leaves the others in place.
     ties, place = line.filter(tied), tied.arg_true()
-    plain = table.select(pl.all().exclude(pl.List, pl.Array, pl.Struct))
-    ties = ties.hstack(plain[ties[POSITION]].select(pl.all().name.prefix("__by.")))
-    ties = ties.sort(_CODE, KNOWN, TIME, *(f"__by.{c}" for c in plain.columns)).select(line.columns)
+    flat = [c for c in content if not table.schema[c].is_nested()]
+    ties = ties.hstack(picked(table, flat, ties[POSITION]).select(pl.all().name.prefix("__by.")))
+    ties = ties.sort(_CODE, KNOWN, TIME, *(f"__by.{c}" for c in flat)).select(line.columns)
     order = pl.concat([line.filter(~tied).with_columns((~tied).arg_true().alias(_ORDER)), ties.with_columns(place.alias(_ORDER))])
     return order.sort(_ORDER).drop(_ORDER)
 

@@ -25,7 +25,7 @@ _LAYOUT: Json = {
     "hovermode": "x unified",
     "bargap": 0.25,
 }
-_SMALL: Json = {**_LAYOUT, "margin": {"l": 48, "r": 8, "t": 6, "b": 28}, "height": 190, "showlegend": False}
+_SMALL: Json = {**_LAYOUT, "margin": {"l": 48, "r": 8, "t": 6, "b": 42}, "height": 200, "showlegend": False}
 _LINES = ("@v1", "@v2", "@v3", "@v4", "@v5")
 _LABEL = 28
 _ROW = 24

@@ -119,11 +119,12 @@ def outliers(sides: Sequence[Exploration]) -> Part | None:
     judged = [(side, o) for side, o in found if o.low is not None and o.below + o.above]
     flat = sorted({o.column for _, o in found if o.low is None})
     clean = sorted({o.column for _, o in found} - {o.column for _, o in judged} - set(flat))
-    judged.sort(key=lambda pair: -_far(pair[1]))
+    most = {column: max(_far(o) for _, o in judged if o.column == column) for column in {o.column for _, o in judged}}
+    judged.sort(key=lambda pair: (-most[pair[1].column], pair[1].column))
     several = len(sides) > 1
     rows = [((code(side.name),) if several else ()) + _outlier_cells(o) for side, o in judged]
     heads = ("share", "below", "above", "fences", "farthest values")
-    inner = table((*(("version",) if several else ()), "column", *heads), rows, numbers=heads[:3])
+    inner = table((*(("version",) if several else ()), "column", *heads), rows, numbers=heads[:3]) if rows else ""
     for told, names in (("None in", clean), ("Not judged, because both quartiles are one value:", flat)):
         if names:
             inner += f'<p class="note">{told} {" ".join(code(n) for n in names)}</p>'
@@ -147,7 +148,7 @@ def associations(sides: Sequence[Exploration]) -> Part | None:
         return None
     last = drawable[-1]
     rows = [
-        (code(p.left), code(p.right), f"{p.cramer_v:.2f}", "–" if p.pearson is None else number(round(p.pearson, 2)))
+        (code(p.left), code(p.right), f"{p.cramer_v:.2f}", "–" if p.pearson is None else f"{p.pearson:.2f}".replace("-", "−"))
         for p in last.associations[:_PAIRS]
     ]
     heads = ("column", "with", "Cramér's V", "Pearson")

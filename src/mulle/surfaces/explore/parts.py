@@ -117,4 +117,4 @@ def code(value: object) -> str:
     """Give a name as HTML, cut when it is long; its whole length shows on hover."""
     told = str(value)
     full = f' title="{escape(told)}"' if len(told) > _LONG else ""
-    return f"<code{full}>{escape(short(told))}</code>"
+    return f"<code{full}>{escape(short(told))}</code>" if told else '<span class="dim">(no name)</span>'

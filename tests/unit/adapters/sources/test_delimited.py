@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, date, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -109,6 +110,7 @@ BROKEN = {
     "nothing": (b"", "is empty", {}),
     "NUL": (b"id,x\n1,a\n2,\0\n", "line 3: holds a NUL byte", {"line": 3}),
     "old Macintosh": (b"id,x\r1,a\r2,b\r", "carriage return", {"line": 1}),
+    "an open quote in the header": (b'"id,x\n' + b"1,a\n" * 200_000, "line 1: a quote is opened and never closed", {"line": 1}),
     "an open quote": (b'id,x\n1,a\n2,"b\n3,c\n', "line 3: a quote is opened and never closed", {"line": 3}),
     "stray quotes": (b'id,x\n1,a\n2,5" "b" 7" x"\n', "quote", {}),
     "a blank first line": (b"\nid,x\n1,2\n", "first line is blank", {"line": 1}),
@@ -177,6 +179,7 @@ def test_a_line_that_goes_on_makes_the_file_a_correction(tmp_path: Path) -> None
     second = reader.read(first.positions)
     assert second is not None
     assert second.frame()["id"].to_list() == [1, 25]
+    assert second.positions["files"]["a.csv"]["rows"] == 2
 
 
 def test_what_is_appended_while_reading_belongs_to_the_next_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +236,7 @@ def test_any_frame_appended_in_portions_is_read_once(
     reader, positions, found = FilesReader(folder, Files("a.csv")), {}, []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lines, "_BLOCK", block)
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in pairwise(edges):
             append(folder / "a.csv", frame[start:end].write_csv(include_header=start == 0, quote_style="non_numeric"))
             batch = reader.read(positions)
             assert batch is not None

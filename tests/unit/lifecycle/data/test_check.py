@@ -109,13 +109,20 @@ def test_samples_are_json_and_bounded() -> None:
 
 def test_samples_are_the_first_failing_rows_of_each_check_in_order(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
-    pl.DataFrame({"n": range(50_000)}).write_parquet(path, row_group_size=1_000)
-    checks = [holds("n % 1000 <> 999"), between("n", 0, 49_990), unique("n"), holds("n <> 7")]
-    dataset = Dataset("d", Files("d"), checks=checks)
+    pl.DataFrame({"n": range(200_000)}).write_parquet(path, row_group_size=10_000)
+    middle = pl.col("n").is_between(199_000, 199_003) & (pl.col("n").max() == 199_999)
+    checks = [holds("n % 1000 <> 999"), between("n", 0, 199_990), between("n", 60_000, 199_998), unique("n"), holds(~middle)]
+    dataset = Dataset("d", Files("d"), checks=[*checks, between("n", 30, 10**6), between("n", 10, 199_998)])
     found = check_batch(dataset, pl.scan_parquet(path), Beside(), now=NOW)[1:]
     assert [[s["n"] for s in r.samples] for r in found] == [
-        list(range(999, 20_000, 1000)), list(range(49_991, 50_000)), [], [7],
-    ]  # fmt: skip
+        list(range(999, 20_000, 1000)),
+        list(range(199_991, 200_000)),
+        list(range(20)),
+        [],
+        [199_000, 199_001, 199_002, 199_003],
+        list(range(20)),
+        [*range(10), 199_999],
+    ]
 
 
 def test_a_warning_does_not_fail() -> None:

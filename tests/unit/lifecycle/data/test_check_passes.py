@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -102,7 +103,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("cases", [pl.DataFrame(CASES), Pandas(CASES)])
+@pytest.mark.parametrize("cases", [pl.DataFrame(CASES), Pandas([{**c, "index": np.int64(c["index"])} for c in CASES])])
 def test_failure_cases_are_counted_by_row_and_shown(cases: Any) -> None:
     result = judged(raising(SchemaErrors(cases)))
     assert result.failed == 2
@@ -113,7 +114,8 @@ def test_failure_cases_are_counted_by_row_and_shown(cases: Any) -> None:
 
 def test_failure_cases_that_name_no_row_are_counted_themselves() -> None:
     cases = pl.DataFrame({"failure_case": ["x"], "column": [None], "check": ["column_in_schema"], "index": [None]})
-    assert judged(raising(SchemaErrors(cases))).failed == 1
+    result = judged(raising(SchemaErrors(cases)))
+    assert (result.failed, result.detail) == (1, "1 of 3 rows: x column_in_schema")
     assert judged(raising(SchemaErrors("x"))).failed == 3
 
 

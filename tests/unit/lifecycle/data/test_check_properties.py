@@ -99,6 +99,10 @@ def absent(row: Row, *columns: str) -> bool:
     return None not in [row[c] for c in columns] and not any(all(row[c] == f[c] for c in columns) for f in REFERENCES)
 
 
+def unlike(pattern: str) -> Callable[[Row], bool]:
+    return lambda row: row["code"] is not None and not re.search(pattern, row["code"])
+
+
 def below(low: Any, high: Any) -> bool:
     return nan(high) or bool(low < high)  # NaN is above every number
 
@@ -119,7 +123,7 @@ KINDS: dict[str, tuple[Any, Callable[[list[Row]], list[bool]]]] = {
     "between instants": (
         between("at", NOW, NOW + timedelta(hours=1)), each(lambda r: outside(r["at"], NOW, NOW + timedelta(hours=1))),
     ),
-    "matches": (matches("code", r"^[A-Z]\d?$"), each(lambda r: not re.search(r"^[A-Z]\d?$", r["code"] or "A"))),
+    "matches": (matches("code", r"^[A-Z]\d?$"), each(unlike(r"^[A-Z]\d?$"))),
     "one_of": (one_of("code", ["A", "b"]), each(lambda r: r["code"] is not None and r["code"] not in ("A", "b"))),
     "one_of numbers": (one_of("x", [1.5, 0]), each(lambda r: r["x"] is not None and r["x"] not in (1.5, 0))),
     "one_of dataset": (one_of("code", refs), each(lambda r: absent(r, "code"))),

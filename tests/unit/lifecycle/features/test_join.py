@@ -15,6 +15,7 @@ from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.sources import Files
 from mulle.core.declare.features import Features, asof, features, history, lookup
 from mulle.core.errors import DataError, DeclarationError
+from mulle.core.ports.online import Mark
 from mulle.kernel.dtypes import schema_text
 from mulle.lifecycle.features import windows
 from mulle.lifecycle.features.join import join_offline, join_specs
@@ -107,7 +108,7 @@ def test_serving_tells_how_fresh_a_value_is_and_uses_no_stale_one(tmp_path: Path
     specs = join_specs(f, {n: schema_text(t) for n, t in tables.items()})
     online = LmdbOnline(tmp_path)
     assert materialise(f, tables, specs, online, since=None, until=T0 + 2 * HOUR) == {"w": 1, "route": 2}
-    assert online.marked(specs[0].table) == T0 + 2 * HOUR
+    assert online.marked(specs[0].table) == Mark(T0 + 2 * HOUR)
     asked = trip(1.5, 2.5, 7.0).drop("done", "y")
     found, fresh = OnlineReader(online, specs).join(asked, time="at", now=T0)
     assert found["w.wind"].to_list() == [1.0, None, None]

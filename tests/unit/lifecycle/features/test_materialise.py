@@ -161,7 +161,7 @@ publishing = st.one_of(
 step = st.tuples(st.integers(1, 200), st.lists(publishing, max_size=3))
 
 
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(step, min_size=1, max_size=6))
 def test_at_every_step_online_is_offline(steps: list[tuple[int, list[tuple[str, Any, Any]]]]) -> None:
     lake, now = Lakeside(), START
@@ -252,7 +252,9 @@ def test_a_restore_takes_rows_out_of_the_store(online: LmdbOnline) -> None:
     lake, until = Lakeside(), START + 500 * MINUTE
     lake.publish("planes", [{"tail": "N1", "year": 1999, "built": None}], START, live=False)
     lake.publish("weather", [a_report("A", 300, 3.0)], START, live=False)
-    lake.publish("planes", [{"tail": "N1", "year": 2000, "built": None}, {"tail": "N2", "year": 1, "built": None}], START, live=False)
+    lake.publish(
+        "planes", [{"tail": "N1", "year": 2000, "built": None}, {"tail": "N2", "year": 1, "built": None}], START, live=False
+    )
     lake.publish("weather", [a_report("A", 400, 4.0)], START, live=False)
     lake.publish("flights", [a_flight(1, 0, 400, 1.0)], START, live=False)
     fed(lake, online, until)
@@ -349,7 +351,9 @@ def test_the_first_fill_leaves_out_what_nobody_asks_for(online: LmdbOnline) -> N
 
 def test_erased_rows_leave_no_trace(online: LmdbOnline) -> None:
     lake, until = Lakeside(), START + 500 * MINUTE
-    lake.publish("flights", [a_flight(1, 0, 400, 1.0), a_flight(2, 0, 410, 3.0), a_flight(3, 0, 400, 7.0, tail="N2")], START, live=False)
+    lake.publish(
+        "flights", [a_flight(1, 0, 400, 1.0), a_flight(2, 0, 410, 3.0), a_flight(3, 0, 400, 7.0, tail="N2")], START, live=False
+    )
     lake.publish("weather", [a_report("A", 300, 3.0), a_report("B|", 300, 4.0)], START, live=False)
     lake.publish("planes", [{"tail": "N1", "year": 1999, "built": None}], START, live=False)
     fed(lake, online, until)

@@ -139,6 +139,11 @@ def known(table: pl.DataFrame, available: str, time: str, key: list[str], t: Any
     return list(latest.values())
 
 
+def arriving(tables: dict[str, pl.DataFrame], *, live: bool) -> dict[str, pl.DataFrame]:
+    """Mark the rows of tables with time: live ones are available from their publishing at the earliest."""
+    return {n: t.with_columns(_live=pl.lit(live)) if "_ingested_at" in t.columns else t for n, t in tables.items()}
+
+
 def assert_same(found: pl.DataFrame, expected: list[dict[str, Any]]) -> None:
     for index, answer in enumerate(expected):
         for name, value in answer.items():
@@ -153,23 +158,23 @@ def assert_same(found: pl.DataFrame, expected: list[dict[str, Any]]) -> None:
 @given(flight_rows(), weather_rows(), st.booleans(), st.sampled_from(["1h", "25m"]), st.sampled_from(["3h", "70m", "10m"]))
 def test_the_join_is_what_the_design_says(past: pl.DataFrame, seen: pl.DataFrame, bulk: bool, every: str, window: str) -> None:
     f = declared(every, window)
-    tables = {"flights": past, "weather": seen, "planes": PLANES}
-    assert_same(join_offline(past, f, tables, bulk=bulk), reference(past, f, tables, bulk))
+    tables = arriving({"flights": past, "weather": seen, "planes": PLANES}, live=not bulk)
+    assert_same(join_offline(past, f, tables), reference(past, f, tables, bulk))
 
 
 @settings(max_examples=60, deadline=None)
 @given(flight_rows(), weather_rows(), st.lists(st.integers(0, 1300), min_size=1, max_size=5))
 def test_online_gives_what_offline_gives(past: pl.DataFrame, seen: pl.DataFrame, steps: list[int]) -> None:
     f = declared()
-    tables = {"flights": past, "weather": seen, "planes": PLANES}
+    tables = arriving({"flights": past, "weather": seen, "planes": PLANES}, live=True)
     specs = join_specs(f, {n: schema_text(t) for n, t in tables.items()})
-    offline = join_offline(past, f, tables, bulk=False)
+    offline = join_offline(past, f, tables)
     with tempfile.TemporaryDirectory() as folder:
         online = LmdbOnline(folder)
         for step in [*sorted(steps), 1300]:
             until = START + step * MINUTE
             here = {n: t.filter(pl.col("_ingested_at") <= until) if "_ingested_at" in t.columns else t for n, t in tables.items()}
-            materialise(f, here, specs, online, since=None, until=until, bulk=False)
+            materialise(f, here, specs, online, until=until)
         joined, _ = OnlineReader(online, specs).join(past, time="at", now=START)
         online.close()
     assert joined.columns == offline.columns
@@ -192,5 +197,5 @@ def test_the_future_cannot_be_seen(past: pl.DataFrame, seen: pl.DataFrame, cut: 
     before = {"flights": past, "weather": seen, "planes": PLANES}
     after = {"flights": altered(past, "landed", "y"), "weather": altered(seen, "seen", "wind"), "planes": PLANES}
     names = [f"{j}.{c}" for j, c in (("weather", "wind"), ("route", "mean"), ("route", "n"))]
-    have = join_offline(asked, f, before, bulk=bulk).select(names)
-    assert_same(join_offline(asked, f, after, bulk=bulk), have.to_dicts())
+    have = join_offline(asked, f, arriving(before, live=not bulk)).select(names)
+    assert_same(join_offline(asked, f, arriving(after, live=not bulk)), have.to_dicts())

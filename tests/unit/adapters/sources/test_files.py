@@ -1,0 +1,141 @@
+"""Paths, globs and folders: what counts as a file of the source, what is read again, and what is not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from mulle.adapters.sources.files import FilesReader
+from mulle.adapters.sources.objects import _regex
+from mulle.core.declare.sources import Files
+from mulle.core.errors import DataError
+
+
+def put(path: Path, text: str = "id\n1\n") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def ids(reader: FilesReader) -> list[int]:
+    batch = reader.read({})
+    return sorted(batch.frame()["id"].to_list()) if batch else []
+
+
+def test_a_folder_is_read_with_all_below_and_other_files_are_ignored(tmp_path: Path) -> None:
+    put(tmp_path / "in" / "a.csv")
+    put(tmp_path / "in" / "2024" / "b.CSV", "id\n2\n")
+    put(tmp_path / "in" / "c.jsonl", '{"id": 3}\n')
+    pl.DataFrame({"id": [4]}).write_parquet(tmp_path / "in" / "d.parquet")
+    pl.DataFrame({"id": [5]}).write_ipc(tmp_path / "in" / "e.feather")
+    for other in ("readme.md", "a.csv.gz", "a.csv.tmp", ".hidden.csv", "_SUCCESS", "_temporary/x.csv", ".git/y.csv"):
+        put(tmp_path / "in" / other, "id\n99\n")
+    put(tmp_path / "in" / "being-written.csv", "")
+    reader = FilesReader(tmp_path, Files("in"))
+    assert ids(reader) == [1, 2, 3, 4, 5]
+    assert FilesReader(tmp_path, Files("in")).read({}).counted is None  # type: ignore[union-attr]
+
+
+def test_a_folder_keeps_receiving_and_each_file_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    reader, positions, found = FilesReader(tmp_path, Files("in")), {}, []
+    assert reader.read(positions) is None
+    for number in range(5):
+        put(tmp_path / "in" / f"{number}.csv", f"id\n{number}\n")
+        batch = reader.read(positions)
+        assert batch is not None
+        found += batch.frame()["id"].to_list()
+        positions = batch.positions
+        assert batch.origin == f"in/{number}.csv"
+    assert found == [0, 1, 2, 3, 4]
+    (tmp_path / "in" / "0.csv").unlink()
+    assert reader.read(positions) is None
+
+
+def test_a_file_that_gets_its_content_later_is_read_then(tmp_path: Path) -> None:
+    reader = FilesReader(tmp_path, Files("*.csv"))
+    put(tmp_path / "a.csv", "")
+    assert reader.read({}) is None
+    put(tmp_path / "a.csv", "id\n7\n")
+    assert ids(reader) == [7]
+
+
+def test_formats_are_told_by_the_ending_or_by_name(tmp_path: Path) -> None:
+    put(tmp_path / "in" / "a.txt", "id\n1\n")
+    put(tmp_path / "in" / "b.dat", "id\n2\n")
+    put(tmp_path / "in" / "c.jsonl", '{"id": 3}\n')
+    assert ids(FilesReader(tmp_path, Files("in", format="csv"))) == [1, 2]
+    assert ids(FilesReader(tmp_path, Files("in/*.txt", format="csv"))) == [1]
+    with pytest.raises(DataError, match="format") as caught:
+        FilesReader(tmp_path, Files("in/a.txt")).read({})
+    assert "format=" in caught.value.next
+    with pytest.raises(DataError, match="format"):
+        FilesReader(tmp_path, Files("in/*.txt")).read({})
+
+
+def test_types_that_conflict_between_files_are_refused_by_name(tmp_path: Path) -> None:
+    put(tmp_path / "a.csv", "id,x\n1,2\n")
+    put(tmp_path / "b.csv", "id,x\n1,oops\n")
+    with pytest.raises(DataError, match=r"b\.csv: column 'x' is String, and Int64 in a\.csv") as caught:
+        FilesReader(tmp_path, Files("*.csv")).read({})
+    assert caught.value.facts == {"file": "b.csv", "column": "x"}
+
+
+def test_one_broken_file_gives_nothing_of_the_others(tmp_path: Path) -> None:
+    put(tmp_path / "a.csv", "id,x\n1,2\n")
+    put(tmp_path / "b.csv", "id,x\n1,2\n1")
+    with pytest.raises(DataError, match=r"b\.csv"):
+        FilesReader(tmp_path, Files("*.csv")).read({})
+
+
+def test_a_file_removed_between_listing_and_reading_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "a.csv")
+    reader = FilesReader(tmp_path, Files("*.csv"))
+    found = reader._files()
+    (tmp_path / "a.csv").unlink()
+    reader._files = lambda: found  # type: ignore[method-assign]
+    with pytest.raises(DataError, match=r"a\.csv: was removed"):
+        reader.read({})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "fits"),
+    [
+        ("b/*.csv", "b/x.csv", True),
+        ("b/*.csv", "b/c/x.csv", False),
+        ("b/**/*.csv", "b/c/d/x.csv", True),
+        ("b/**/*.csv", "b/x.csv", True),
+        ("b/x?.csv", "b/x1.csv", True),
+        ("b/x[!1].csv", "b/x1.csv", False),
+        ("b/x.csv", "b/xacsv", False),
+    ],
+)
+def test_globs_of_objects_mean_what_those_of_files_mean(pattern: str, path: str, fits: bool, tmp_path: Path) -> None:
+    import re
+
+    put(tmp_path / path)
+    assert (re.fullmatch(_regex(pattern), path) is not None) == fits
+    assert bool(list(tmp_path.glob(pattern))) == fits
+
+
+def test_memory_stays_bounded(tmp_path: Path) -> None:
+    """A CSV of 180 MB goes through a budget of 32 MiB."""
+    part = "".join(f"{i},2024-01-01T10:00:00Z,{i / 7:.6f},some text {i % 100}\n" for i in range(100_000))
+    with (tmp_path / "a.csv").open("w") as file:
+        file.write("id,at,x,s\n")
+        for _ in range(35):
+            file.write(part)
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from mulle.adapters.sources import spool; spool.Budget.__init__.__defaults__ = (32 << 20,)\n"
+        "from mulle.adapters.sources.files import FilesReader; from mulle.core.declare.sources import Files\n"
+        "batch = FilesReader(Path(sys.argv[1]), Files('a.csv')).read({})\n"
+        "print(sum(p.height for p in batch.pieces), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    height, peak = map(int, answer.stdout.split())
+    assert height == 3_500_000
+    assert peak < 600, f"{peak} MiB at most (a frame of the whole takes above 250 beside its text)"
