@@ -126,9 +126,9 @@ CLAIMS = (
         same=differs,
         targets=(
             within("bare Polars", 1.5),
-            faster_than("pandera", 2),
-            faster_than("pointblank", 4),
-            faster_than("great-expectations", 4),
+            faster_than("pandera", 2, called="pandera"),
+            faster_than("pointblank", 4, called="pointblank"),
+            faster_than("great-expectations", 4, called="Great Expectations"),
         ),
     ),
 )

@@ -131,14 +131,14 @@ class Claim:
     targets: tuple[Target, ...]
 
 
-def faster_than(who: str, times: float) -> Target:
-    """Promise to be so many times as fast as a side, or as the fastest side of a peer."""
+def faster_than(peer: str, times: float, *, called: str) -> Target:
+    """Promise to be so many times as fast as the fastest side of a peer."""
 
     def ratio(outcomes: Mapping[str, Outcome]) -> float | None:
-        theirs = [o.best for n, o in outcomes.items() if n == who or o.side.peer == who]
+        theirs = [o.best for o in outcomes.values() if o.side.peer == peer]
         return min(theirs) / outcomes[OURS].best if theirs and OURS in outcomes else None
 
-    return Target(says=f"at least {times:g} x as fast as {who}", bound=times, at_least=True, figure=ratio)
+    return Target(says=f"at least {times:g} x as fast as {called}", bound=times, at_least=True, figure=ratio)
 
 
 def within(limit: str, times: float) -> Target:

@@ -287,7 +287,7 @@ def test_a_broken_or_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Any]]:
+def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Any]:
     """A bucket on the server that the environment names, and pyarrow's view of it."""
     from pyarrow.fs import S3FileSystem
 
@@ -303,7 +303,7 @@ def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[
     )
     name = f"sources-{uuid4().hex[:10]}"
     system.create_dir(name)
-    yield name, system
+    return name, system
 
 
 def put_object(system: Any, path: str, content: bytes) -> None:
@@ -381,7 +381,8 @@ def orders(postgres_url: str) -> Iterator[tuple[str, Any]]:
     do(
         "create table orders (id bigint, at timestamptz, day date, price numeric(12, 2), paid boolean, code uuid, more jsonb,"
         " tags text[], empty text, took interval)",
-        "insert into orders select i, timestamptz '2024-01-01 00:00+02' + i * interval '1 hour', '2024-01-01', i / 4.0, i % 2 = 0,"
+        "insert into orders select i, timestamptz '2024-01-01 00:00+02' + i * interval '1 hour', '2024-01-01', i / 4.0, "
+        "mod(i, 2) = 0,"
         " '00000000-0000-0000-0000-000000000001', '{\"a\": [1]}', '{x,y}', null, '1 hour' from generate_series(1, 50) i",
     )
     yield f"{postgres_url}{'&' if '?' in postgres_url else '?'}options=-csearch_path%3D{schema}", do
@@ -399,8 +400,8 @@ def test_postgresql_types_are_ours(query: str, orders: tuple[str, Any], monkeypa
     assert batch.counted == 50
     found = batch.frame().sort("id")
     assert found.schema == {
-        "id": pl.Int64, "at": pl.Datetime("us", "UTC"), "day": pl.Date, "price": pl.Float64, "paid": pl.Boolean, "code": pl.String,
-        "more": pl.String, "tags": pl.String, "empty": pl.String, "took": pl.Duration("us"),
+        "id": pl.Int64, "at": pl.Datetime("us", "UTC"), "day": pl.Date, "price": pl.Float64, "paid": pl.Boolean,
+        "code": pl.String, "more": pl.String, "tags": pl.String, "empty": pl.String, "took": pl.Duration("us"),
     }  # fmt: skip
     assert found["at"][1] == instant("2024-01-01T00:00")
     assert found["price"][:3].to_list() == [0.25, 0.5, 0.75]
@@ -457,9 +458,7 @@ def test_a_postgresql_that_goes_away_is_unavailable(orders: tuple[str, Any], mon
     def ending(*given: Any) -> pl.DataFrame:
         if not ended:
             ended.append(True)
-            do(
-                "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and query ilike '%%orders%%'"
-            )
+            do("select pg_terminate_backend(pid) from pg_locks where relation = 'orders'::regclass and pid <> pg_backend_pid()")
         return true(*given)
 
     monkeypatch.setattr(sql, "frame_of", ending)

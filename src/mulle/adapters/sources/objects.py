@@ -33,7 +33,10 @@ class Store(Protocol):
     """Lists and opens files."""
 
     def files(self, pattern: str) -> list[Found]:
-        """List the files that a path, glob or folder means, by name; hidden ones (``.x``, ``_x``) of a folder are left out."""
+        """List the files that a path, glob or folder means, by name.
+
+        Hidden ones (``.x``, and ``_x`` in a folder) are left out.
+        """
         ...
 
     def is_plain(self, pattern: str) -> bool:
@@ -77,8 +80,9 @@ class LocalStore:
             return self._facts(p for p in base.rglob("*") if not _is_hidden(p.relative_to(base).parts))
         if not has_magic(pattern):
             return self._facts([base])
-        anchor = Path(base.anchor)
-        return self._facts(anchor.glob(str(base.relative_to(anchor))))
+        anchor, fixed = Path(base.anchor), Path(_fixed(str(base)))
+        found = anchor.glob(str(base.relative_to(anchor)))
+        return self._facts(p for p in found if not _is_dotted(p.relative_to(fixed).parts))
 
     def is_plain(self, pattern: str) -> bool:
         """Tell whether the pattern names one file."""
@@ -139,19 +143,17 @@ class S3Store:
         try:
             if self.is_plain(pattern):
                 return [f for info in self._system.get_file_info([place]) if (f := _object(info)) is not None]
-            fixed = place
-            while has_magic(fixed):
-                fixed = fixed.rpartition("/")[0]
+            fixed = _fixed(place)
             infos = self._system.get_file_info(FileSelector(fixed, recursive=True, allow_not_found=True))
         except OSError as error:
             raise _remote(pattern, error) from error
         wanted = re.compile(_regex(place)) if has_magic(place) else None
-        chosen = (i for i in infos if i.type == FileType.File)
+        chosen = [(i, PurePosixPath(i.path).relative_to(fixed).parts) for i in infos if i.type == FileType.File]
         if wanted is not None:
-            chosen = (i for i in chosen if wanted.fullmatch(i.path))
+            kept = [i for i, parts in chosen if wanted.fullmatch(i.path) and not _is_dotted(parts)]
         else:
-            chosen = (i for i in chosen if not _is_hidden(PurePosixPath(i.path).relative_to(place).parts))
-        return sorted((f for i in chosen if (f := _object(i)) is not None), key=lambda f: f.name)
+            kept = [i for i, parts in chosen if not _is_hidden(parts)]
+        return sorted((f for i in kept if (f := _object(i)) is not None), key=lambda f: f.name)
 
     def is_plain(self, pattern: str) -> bool:
         """Tell whether the pattern names one object; what ends in ``/`` or has no ending is a folder."""
@@ -177,7 +179,7 @@ class S3Store:
         """Return the object's entity tag."""
         try:
             with self._system.open_input_stream(found.path) as stream:
-                facts = {k.decode().lower(): v.decode() for k, v in (stream.metadata() or {}).items()}
+                facts = {_word(k).lower(): _word(v) for k, v in (stream.metadata() or {}).items()}
         except OSError as error:
             raise _remote(found.name, error) from error
         return facts.get("etag", "").strip('"') or None
@@ -204,6 +206,10 @@ class S3Store:
         return S3FileSystem(**options, connect_timeout=10, request_timeout=60)
 
 
+def _word(given: str | bytes) -> str:
+    return given.decode() if isinstance(given, bytes) else given
+
+
 def _object(info: object) -> Found | None:
     from pyarrow.fs import FileInfo, FileType
 
@@ -211,6 +217,17 @@ def _object(info: object) -> Found | None:
     if info.type != FileType.File:
         return None
     return Found(f"s3://{info.path}", info.path, int(info.size), int(info.mtime_ns or 0))
+
+
+def _fixed(pattern: str) -> str:
+    """Return the folder that a glob starts from."""
+    while has_magic(pattern):
+        pattern = pattern.rpartition("/")[0]
+    return pattern or "/"
+
+
+def _is_dotted(parts: tuple[str, ...]) -> bool:
+    return any(part.startswith(".") for part in parts)
 
 
 def _is_hidden(parts: tuple[str, ...]) -> bool:

@@ -96,7 +96,7 @@ def _overlay(x: pl.Series, y: pl.Series) -> Overlay:
         return _values(_named(a, x), _named(b, x), _named(pl.Series(shown, dtype=pl.Float64), x).to_list())
     finite = both.filter(both.is_finite())
     low, high = (float(finite.quantile(q) or 0.0) for q in (_EDGE, 1 - _EDGE))
-    width = (high - low) / _BINS or 1.0
+    width = high / _BINS - low / _BINS or 1.0
     middles = pl.Series(x.name, [low + (at + 0.5) * width for at in range(_BINS)])
     told = middles.cast(pl.Int64).cast(x.dtype) if kind == "time" else middles
     before, after = _shares(a, low, width), _shares(b, low, width)

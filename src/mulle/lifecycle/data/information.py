@@ -17,6 +17,7 @@ ROWS = 10_000
 _FEWEST = 30
 _CLASSES = 20
 _CELLS = 50
+_PER_CELL = 5  # rows that a number's values must have on average to be taken one by one
 
 
 def task_of(target: pl.Series) -> str:
@@ -79,10 +80,10 @@ def _relation(column: pl.Series, target: pl.Series, task: str, seed: int) -> Rel
     if task == "regression" and target.dtype.is_float():
         there &= target.is_finite()
     x, y = column.filter(there), target.filter(there)
-    why = _unfit(x, y)
+    why = _unfit(x, y, task)
     if why:
         return Relation(column=column.name, information=None, floor=None, rows=len(x), why=why)
-    discrete = kind_of(x) == "category" or x.n_unique() <= _CELLS
+    discrete = kind_of(x) == "category" or x.n_unique() <= min(_CELLS, len(x) / _PER_CELL)
     inputs = (_codes(x) if discrete else _numbers(x)).reshape(-1, 1)
     outputs = _numbers(y) if task == "regression" else _codes(y)
     estimate = mutual_info_regression if task == "regression" else mutual_info_classif
@@ -93,13 +94,15 @@ def _relation(column: pl.Series, target: pl.Series, task: str, seed: int) -> Rel
     return Relation(column=column.name, information=told, floor=floor, rows=len(x))
 
 
-def _unfit(x: pl.Series, y: pl.Series) -> str:
+def _unfit(x: pl.Series, y: pl.Series, task: str) -> str:
     if len(x) < _FEWEST:
         return f"fewer than {_FEWEST} rows with both"
     if x.n_unique() == 1 or y.n_unique() == 1:
         return "constant"
     if kind_of(x) == "category" and x.n_unique() > len(x) / 2:
         return "nearly every row has a value of its own"
+    if task == "classification" and y.n_unique() > len(y) / 2:
+        return "nearly every row has a target of its own"
     return ""
 
 

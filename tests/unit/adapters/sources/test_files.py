@@ -39,6 +39,13 @@ def test_a_folder_is_read_with_all_below_and_other_files_are_ignored(tmp_path: P
     assert FilesReader(tmp_path, Files("in")).read({}).counted is None  # type: ignore[union-attr]
 
 
+def test_a_glob_leaves_out_what_a_shell_leaves_out(tmp_path: Path) -> None:
+    put(tmp_path / ".home" / "in" / "a.csv")
+    put(tmp_path / ".home" / "in" / ".a.csv.Xy12.csv", "id\n99\n")
+    put(tmp_path / ".home" / "in" / "_b.csv", "id\n2\n")
+    assert ids(FilesReader(tmp_path, Files(".home/in/*.csv"))) == [1, 2]
+
+
 def test_a_folder_keeps_receiving_and_each_file_is_read_once(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     reader, positions, found = FilesReader(tmp_path, Files("in")), {}, []

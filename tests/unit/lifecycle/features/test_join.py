@@ -12,8 +12,8 @@ import pytest
 from mulle.adapters.online.lmdb import LmdbOnline
 from mulle.core.clock import instant
 from mulle.core.declare.dataset import Dataset
-from mulle.core.declare.sources import Files
 from mulle.core.declare.features import Features, asof, features, history, lookup
+from mulle.core.declare.sources import Files
 from mulle.core.errors import DataError, DeclarationError
 from mulle.core.ports.online import Mark
 from mulle.kernel.dtypes import schema_text

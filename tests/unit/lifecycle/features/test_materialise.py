@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mulle.adapters.online.lmdb import LmdbOnline
 from mulle.core.clock import instant
 from mulle.core.declare.dataset import Dataset
-from mulle.core.declare.features import Features, asof, features, history, lookup
+from mulle.core.declare.features import asof, features, history, lookup
 from mulle.core.declare.sources import Files
 from mulle.core.ports.online import Entry, Mark
 from mulle.kernel.dtypes import schema_text

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from mulle.adapters.online.lmdb import LmdbOnline
 from mulle.core.clock import instant
 from mulle.core.declare.dataset import Dataset
-from mulle.core.declare.sources import Files
 from mulle.core.declare.features import Features, asof, features, history, lookup
+from mulle.core.declare.sources import Files
 from mulle.kernel.dtypes import schema_text
 from mulle.lifecycle.features.join import join_offline, join_specs
 from mulle.lifecycle.features.materialise import materialise

@@ -142,7 +142,9 @@ def test_a_missing_time_means_now(online: Any) -> None:
 
 
 def test_only_the_columns_of_the_contract_are_built(online: Any) -> None:
-    few = tuple(replace(s, columns={c: t for c, t in s.columns.items() if c in ("maker", "first", "approved")}) for s in SPECS[:3])
+    few = tuple(
+        replace(s, columns={c: t for c, t in s.columns.items() if c in ("maker", "first", "approved")}) for s in SPECS[:3]
+    )
     found, _ = OnlineReader(online, few).join(requests(5), time="at", now=NOW)
     assert found.columns[3:] == ["plane.maker", "plane.first", "spare.maker", "spare.first", "model.approved"]
     assert OnlineReader(online, ()).join(requests(5), time="at", now=NOW)[0].columns == requests(5).columns
