@@ -72,7 +72,8 @@ def test_every_type_has_a_profile_and_a_report() -> None:
         {
             "int": list(range(n)), "nan": [math.nan, 1.0] * 20, "inf": [math.inf, -math.inf, 1.0, None] * 10,
             "bool": [True, False] * 20, "text": ["a", None] * 20, "date": [date(2013, 3, 1)] * n,
-            "naive": [datetime(2013, 3, 1)] * n, "dec": [Decimal("1.5")] * n, "took": [timedelta(minutes=1)] * n, "list": [[1]] * n, "struct": [{"a": 1}] * n,
+            "naive": [datetime(2013, 3, 1)] * n, "dec": [Decimal("1.5")] * n, "took": [timedelta(minutes=1)] * n,
+            "list": [[1]] * n, "struct": [{"a": 1}] * n,
             "bytes": [b"\xff"] * n, "null": [None] * n, "never": [datetime(9999, 12, 31), datetime(2013, 1, 1)] * 20,
             "": [1] * n, "zero\x00": [1, 2] * 20,
         }
