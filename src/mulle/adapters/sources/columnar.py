@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import polars as pl
 
-from mulle.adapters.sources.objects import Found, Store
+from mulle.adapters.sources.objects import Found, Store, unreadable
 from mulle.adapters.sources.spool import Portion
-from mulle.core.errors import DataError, Unavailable
+from mulle.core.errors import Unavailable
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch, RecordBatchFileReader, RecordBatchStreamReader
@@ -98,8 +98,7 @@ def _told(found: Found) -> Iterator[None]:
     try:
         yield
     except (ArrowException, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{found.name} cannot be read: {cause}", next="write the file again", file=found.name) from error
+        raise unreadable(found, error) from error
 
 
 def _changed(found: Found) -> Unavailable:

@@ -16,7 +16,7 @@ from mulle.adapters.sources.delimited import read_csv
 from mulle.adapters.sources.frames import FrameReader
 from mulle.adapters.sources.jsonlines import read_jsonl
 from mulle.adapters.sources.lines import LineFile
-from mulle.adapters.sources.objects import Found, store_of
+from mulle.adapters.sources.objects import Found, store_of, unreadable
 from mulle.adapters.sources.spool import Budget, Portion, pieces
 from mulle.core.declare.sources import Files
 from mulle.core.errors import DataError
@@ -148,10 +148,13 @@ class FilesReader:
     def _read(self, found: Found, known: dict[str, Any] | None, budget: Budget) -> _Read | None:
         if known and (known["size"], known["mtime_ns"]) == (found.size, found.mtime_ns):
             return None
-        kind = self._kind(found)
-        if kind in ("csv", "jsonl"):
-            return self._read_lines(found, known, kind, budget)
-        return self._read_columnar(found, known, str(kind))
+        kind = str(self._kind(found))
+        try:
+            if kind in ("csv", "jsonl"):
+                return self._read_lines(found, known, kind, budget)
+            return self._read_columnar(found, known, kind)
+        except OSError as error:
+            raise unreadable(found, error) from error
 
     def _read_lines(self, found: Found, known: dict[str, Any] | None, kind: str, budget: Budget) -> _Read:
         with self._store.open(found) as stream:

@@ -16,7 +16,7 @@ from mulle.core.errors import DataError, MulleError, Unavailable
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-__all__ = ["Found", "LocalStore", "S3Store", "Store", "store_of"]
+__all__ = ["Found", "LocalStore", "S3Store", "Store", "store_of", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,12 +241,20 @@ def _regex(pattern: str) -> str:
     return "".join(plain.get(t) or (t.replace("[!", "[^") if t.startswith("[") else re.escape(t)) for t in tokens)
 
 
+def unreadable(found: Found, error: Exception) -> MulleError:
+    """Tell why a file that was opened could not be read: the store went away, or the file is damaged."""
+    if found.name.startswith("s3://") and "AWS Error" in str(error):
+        return _remote(found.name, error)
+    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return DataError(f"{found.name} cannot be read: {cause}", next="write the file again", file=found.name)
+
+
 def _gone(found: Found, error: OSError) -> DataError:
     said = "was removed while it was to be read" if isinstance(error, FileNotFoundError) else str(error.strerror or error)
     return DataError(f"{found.name}: {said}", next="see that it is there and may be read", file=found.name)
 
 
-def _remote(name: str, error: OSError) -> MulleError:
+def _remote(name: str, error: Exception) -> MulleError:
     said = str(error).splitlines()[0]
     if isinstance(error, FileNotFoundError) or re.search(r"NO_SUCH|NoSuch|not found|404", said, re.I):
         return DataError(f"{name}: there is no such object", next="see the path in project.py", file=name)

@@ -96,7 +96,7 @@ class TableReader:
     def fresh(self, after: int | None = None, until: int | None = None) -> pl.DataFrame:
         """Read the rows that are new to the store or gone from the table, and those available in ``(after, until]``.
 
-        Perhaps some more, where `_ingested_at` alone puts them there; all of them do no harm but cost time.
+        Perhaps some live rows more; they do no harm.
         """
         chosen = self._new if self._changed else pl.lit(False)
         if after is not None and until is not None:
