@@ -102,7 +102,9 @@ def test_the_python_door_answers_like_the_server(mulle, server):
     assert list(opened.models) == ["diagnosis"]
     cells = opened.read("cells@1")
     assert not [name for name in cells.columns if name.startswith("_")]
-    out = opened.load("diagnosis@champion").predict(cells.drop("diagnosis").head(3))
+    asked = pl.read_csv(mulle.folder / "two.csv").select(pl.col("sample_id").cast(cells.schema["sample_id"]))
+    same = asked.join(cells.drop("diagnosis"), on="sample_id", how="left", maintain_order="left")
+    out = opened.load("diagnosis@champion").predict(same)
     served = json.loads(mulle("predict", "diagnosis", "--input", "two.csv", "--json"))["predictions"]
     told = [json.loads(text)["malignant"] for text in out["probabilities"]]
     assert told[:2] == pytest.approx([p["probabilities"]["malignant"] for p in served], abs=1e-6)

@@ -165,12 +165,14 @@ def known_line(
     """
     line = table.select(_epoch(table, dataset.time).alias(TIME), _available(table, dataset).alias(KNOWN))
     line = line.with_columns(key.alias(KEY)).with_row_index(POSITION)
-    chosen = pl.col(KEY).is_not_null() & pl.col(KNOWN).is_not_null() & pl.col(TIME).is_not_null()
+    chosen = pl.col(KNOWN).is_not_null() & pl.col(TIME).is_not_null()
     if until is not None:
         chosen &= pl.col(KNOWN) <= until
     if beside is not None:
         chosen &= pl.col(TIME) >= pl.col(TIME).filter(chosen & (pl.col(KNOWN) > beside)).min()
-    return _ended(_kept(line, chosen.fill_null(False)), table, dataset, content)
+    # A version without a key stands for no key, and still ends the one before it.
+    ended = _ended(_kept(line, chosen.fill_null(False)), table, dataset, content)
+    return ended.filter(pl.col(KEY).is_not_null()) if ended[KEY].null_count() else ended
 
 
 def asof_events(table: pl.DataFrame, join: AsOf | Lookup, *, after: int | None = None, until: int | None = None) -> pl.DataFrame:
