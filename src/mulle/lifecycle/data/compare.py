@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from mulle.core.errors import UsageError
 from mulle.core.records.dataset import Audit, DatasetVersion, Quarantine
 from mulle.core.records.exploration import Comparison, Overlay
 from mulle.lifecycle.data.diff import diff
 from mulle.lifecycle.data.explore import CHARTED, explore
-from mulle.lifecycle.data.profile import kind_of, plain, readable, texts
+from mulle.lifecycle.data.profile import data_columns, kind_of, plain, readable, texts
 
 __all__ = ["compare"]
 
@@ -58,6 +59,11 @@ def compare(
     -------
     Comparison
 
+    Raises
+    ------
+    UsageError
+        When neither version has the target or the time.
+
     Examples
     --------
     >>> found = compare(pl.DataFrame({"x": [1, 2]}), pl.DataFrame({"x": [2, 3]}), names=("t@1", "t@2"))
@@ -65,6 +71,13 @@ def compare(
     (1, 1, ('1', '2', '3'))
     """
     frames = [side.lazy().collect() for side in (before, after)]
+    for wanted in (target, time):
+        if wanted is not None and not any(wanted in frame.columns for frame in frames):
+            raise UsageError(
+                f"neither {names[0]} nor {names[1]} has a column '{wanted}'",
+                next=f"name one of {', '.join(data_columns(frames[1].columns))}",
+                column=wanted,
+            )
     sides = [
         explore(
             frame,

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mulle.core.errors import UsageError
 from mulle.lifecycle.data import compare as module
 from mulle.lifecycle.data.compare import compare
 
@@ -53,6 +54,11 @@ def test_a_column_of_another_kind_is_compared_as_values() -> None:
     found = compare(pl.DataFrame({"x": [1, 2]}), pl.DataFrame({"x": ["1", "y"]}), names=("t@1", "t@2"))
 
     assert (found.overlays[0].kind, found.overlays[0].x) == ("category", ("1", "2", "y"))
+
+
+def test_a_target_that_neither_version_has_is_named() -> None:
+    with pytest.raises(UsageError, match="neither t@1 nor t@2 has a column 'y'"):
+        compare(pl.DataFrame({"x": [1]}), pl.DataFrame({"x": [1]}), names=("t@1", "t@2"), target="y")
 
 
 wide = st.floats(allow_nan=True, allow_infinity=True)
