@@ -25,7 +25,7 @@ from mulle.kernel.faults import point
 from mulle.lifecycle.data.content import ContentHash
 from mulle.lifecycle.data.labels import LABELS, Labelled, labelled
 from mulle.lifecycle.data.quarantine import ReadingState, reading_state, staging, turn_away
-from mulle.lifecycle.data.repeats import published_again, unseen
+from mulle.lifecycle.data.repeats import last_given, published_again, unseen
 from mulle.lifecycle.data.typed import declared_types, typed
 from mulle.lifecycle.data.version import BATCH, INGESTED, LIVE, VERSION, read_version, table_name
 
@@ -224,7 +224,10 @@ def publish(
 
 
 def _append(dataset: Dataset, staged: Staged, record: DatasetVersion, previous: DatasetVersion | None, lake: Lake) -> None:
-    rows = staged_rows(staged, lake).with_columns(
+    given = staged_rows(staged, lake)
+    if record.replaced:
+        given = last_given(given, dataset, live=not record.bulk)
+    rows = given.with_columns(
         pl.lit(record.created_at).cast(INSTANT).alias(INGESTED),
         pl.lit(staged.batch).alias(BATCH),
         pl.lit(record.version, dtype=pl.Int32).alias(VERSION),

@@ -1,4 +1,4 @@
-"""Rows that a source gives again: those that equal a row we have, published or turned away, are left out."""
+"""Rows given more than once: those that equal a row we have are left out, and within a batch the last one counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from mulle.core.ports.lake import Lake
 from mulle.core.records.dataset import DatasetVersion
 from mulle.lifecycle.data.version import read_version
 
-__all__ = ["published_again", "unseen"]
+__all__ = ["last_given", "published_again", "unseen"]
+
+_ROW = "__row"
 
 
 def published_again(
@@ -61,6 +63,39 @@ def unseen(rows: pl.DataFrame, seen: pl.DataFrame) -> pl.DataFrame:
         texts = [pl.col(n).map_elements(repr, return_dtype=pl.String) for n in nested]
         return frame.with_columns(missing).with_columns(texts).select(sorted(comparable))
 
-    numbered = whole(rows).with_row_index("__row")
-    fresh = numbered.join(whole(seen), on=sorted(comparable), how="anti", nulls_equal=True)["__row"].sort()
+    numbered = whole(rows).with_row_index(_ROW)
+    fresh = numbered.join(whole(seen), on=sorted(comparable), how="anti", nulls_equal=True)[_ROW].sort()
     return rows if fresh.len() == rows.height else rows[fresh]
+
+
+def last_given(rows: pl.LazyFrame, dataset: Dataset, *, live: bool) -> pl.LazyFrame:
+    """Keep, of a batch's rows with the same identity, the last one given: writing does not keep their order.
+
+    Parameters
+    ----------
+    rows : polars.LazyFrame
+        In the order of the source.
+    dataset : Dataset
+    live : bool
+        False keeps one for each instant of `known_at`: history that is loaded later may say what was known when. True
+        keeps the one with the latest.
+
+    Returns
+    -------
+    polars.LazyFrame
+        Rows with a null in their identity all stay.
+    """
+    same = list(dataset.identity)
+    given = rows.collect_schema()
+    if not same or not set(same) <= set(given):
+        return rows
+    known = [dataset.known_at] if dataset.known_at is not None and dataset.known_at in given else []
+    named = rows.with_row_index(_ROW).select(_ROW, *dict.fromkeys(same + known)).drop_nulls(same).collect()
+    if live:
+        named = named.sort(*known, _ROW)
+    else:
+        same = list(dict.fromkeys(same + known))
+    earlier = named.filter(~pl.struct(same).is_last_distinct()).select(_ROW)
+    if earlier.is_empty():
+        return rows
+    return rows.with_row_index(_ROW).join(earlier.lazy(), on=_ROW, how="anti").drop(_ROW)

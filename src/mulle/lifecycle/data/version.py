@@ -73,11 +73,14 @@ def current(rows: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:
     if not columns:
         return rows
     return rows.map_batches(
-        lambda frame: _latest(frame, columns), predicate_pushdown=False, projection_pushdown=False, slice_pushdown=False
+        lambda frame: _latest(frame, columns, dataset.known_at),
+        predicate_pushdown=False,
+        projection_pushdown=False,
+        slice_pushdown=False,
     )
 
 
-def _latest(frame: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
+def _latest(frame: pl.DataFrame, columns: tuple[str, ...], known_at: str | None) -> pl.DataFrame:
     # Most tables hold each row once, which a count of hashes shows in a tenth of the time that sorting takes. Equal
     # hashes of different rows only mean that the longer way is gone.
     if frame.select(pl.struct(columns).hash().n_unique()).item() == frame.height:
@@ -85,4 +88,6 @@ def _latest(frame: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
     unnamed = pl.any_horizontal(pl.col(c).is_null() for c in columns)
     last = pl.struct(columns).is_last_distinct()
     order = [VERSION] if VERSION in frame.columns else [INGESTED, BATCH]
+    if known_at is not None and known_at in frame.columns:
+        order.append(known_at)
     return frame.sort(order, nulls_last=False, maintain_order=True).filter(unnamed | last)

@@ -91,7 +91,7 @@ def _how_many(scores: Floats, select: Select) -> int:
         count = min(count, select.top)
     if select.at_least is not None:
         count = min(count, int((scores >= select.at_least).sum()))
-    if select.share is not None and scores.sum() > 0:
+    if select.share is not None:
         reached = np.cumsum(scores) >= select.share * scores.sum() * (1 - 1e-12)
         count = min(count, int(np.argmax(reached)) + 1)
     return max(count, 1)
