@@ -60,7 +60,7 @@ def mulle(folder: Path) -> Work:
     """Audit the batch as an ingest does: exact counts, and 20 samples of the rows that fail."""
     import mulle as ml
     from mulle.core.clock import instant
-    from mulle.lifecycle.data.check import Beside, check_batch
+    from mulle.lifecycle.data.checks.check import Beside, check_batch
 
     kinds = {
         "unique": lambda column, _: ml.unique(column),

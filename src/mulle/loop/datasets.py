@@ -14,13 +14,13 @@ from mulle.core.records.base import Cause, Json, to_json
 from mulle.core.records.dataset import Audit, CheckResult, DatasetVersion, Quarantine, Tag, verdict_of
 from mulle.core.records.exploration import Comparison, Exploration
 from mulle.kernel.dtypes import schema_text
-from mulle.lifecycle.data.check import Beside, check_batch
-from mulle.lifecycle.data.compare import compare as compared
-from mulle.lifecycle.data.diff import diff
-from mulle.lifecycle.data.explore import explore
+from mulle.lifecycle.data.checks.check import Beside, check_batch
+from mulle.lifecycle.data.checks.suggest import suggest
+from mulle.lifecycle.data.exploration.compare import compare as compared
+from mulle.lifecycle.data.exploration.diff import diff
+from mulle.lifecycle.data.exploration.explore import explore
 from mulle.lifecycle.data.ingest import restore
 from mulle.lifecycle.data.sql import answer
-from mulle.lifecycle.data.suggest import suggest
 from mulle.lifecycle.data.version import read_version
 from mulle.loop.ingest import audit, beside, last_version, stage_new
 from mulle.loop.parts import Parts

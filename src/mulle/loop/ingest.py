@@ -20,7 +20,7 @@ from mulle.core.hashing import hash_json
 from mulle.core.ports.source import SourceReader
 from mulle.core.records.base import Cause, Json, to_json
 from mulle.core.records.dataset import CheckResult, DatasetVersion, Quarantine, verdict_of
-from mulle.lifecycle.data.check import Beside, check_batch, referenced
+from mulle.lifecycle.data.checks.check import Beside, check_batch, referenced
 from mulle.lifecycle.data.ingest import Staged, publish, recover, stage, staged_rows
 from mulle.lifecycle.data.version import read_version
 from mulle.loop.parts import Parts

@@ -17,7 +17,7 @@ from mulle.kernel.bundle import read_contract
 from mulle.kernel.dtypes import schema_text
 from mulle.kernel.rows import cast_inputs, raw_inputs
 from mulle.kernel.transform import prove_row_wise
-from mulle.lifecycle.data.check import Beside, check_batch
+from mulle.lifecycle.data.checks.check import Beside, check_batch
 from mulle.lifecycle.data.typed import typed
 from mulle.lifecycle.features.join import join_offline
 from mulle.loop.ingest import all_datasets, beside

@@ -13,8 +13,8 @@ import polars as pl
 import pytest
 
 from mulle.core.records.exploration import CheckPoint, Comparison, Exploration
-from mulle.lifecycle.data.compare import compare
-from mulle.lifecycle.data.explore import explore
+from mulle.lifecycle.data.exploration.compare import compare
+from mulle.lifecycle.data.exploration.explore import explore
 from mulle.surfaces.explore.page import render
 
 AT = datetime(2013, 3, 1, tzinfo=UTC)

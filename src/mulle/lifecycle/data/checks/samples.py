@@ -11,7 +11,7 @@ import polars as pl
 
 from mulle.core.clock import rfc3339
 from mulle.core.records.base import Json
-from mulle.lifecycle.data.plan import ROW, SAMPLES, Found
+from mulle.lifecycle.data.checks.plan import ROW, SAMPLES, Found
 
 __all__ = ["as_json", "rows_as_json", "sampled"]
 

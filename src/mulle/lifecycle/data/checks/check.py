@@ -22,10 +22,10 @@ from mulle.core.declare.rules import Check
 from mulle.core.errors import DataError, Unavailable
 from mulle.core.records.base import Json
 from mulle.core.records.dataset import CheckResult
-from mulle.lifecycle.data import masks, measures, relations, whole
-from mulle.lifecycle.data.contract import schema_findings
-from mulle.lifecycle.data.plan import SAMPLES, Beside, Found, Plan, Scene
-from mulle.lifecycle.data.samples import sampled
+from mulle.lifecycle.data.checks import masks, measures, relations, whole
+from mulle.lifecycle.data.checks.contract import schema_findings
+from mulle.lifecycle.data.checks.plan import SAMPLES, Beside, Found, Plan, Scene
+from mulle.lifecycle.data.checks.samples import sampled
 
 __all__ = ["SAMPLES", "Beside", "check_batch", "referenced"]
 

@@ -31,7 +31,7 @@ from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.sources import Files
 from mulle.core.errors import DataError, Unavailable
 from mulle.core.records.dataset import CheckResult, DatasetVersion
-from mulle.lifecycle.data.check import Beside, check_batch, referenced
+from mulle.lifecycle.data.checks.check import Beside, check_batch, referenced
 
 NOW = instant("2013-01-02")
 FRAME = pl.DataFrame(

@@ -13,8 +13,8 @@ from mulle.core.errors import DataError
 from mulle.core.records.bundle import FeatureSpec
 from mulle.kernel.dtypes import INSTANT
 from mulle.kernel.histograms import build_reference, count_values, psi, sampling_noise
-from mulle.lifecycle.data.masks import instants
-from mulle.lifecycle.data.plan import Found, Plan, Scene, complete
+from mulle.lifecycle.data.checks.masks import instants
+from mulle.lifecycle.data.checks.plan import Found, Plan, Scene, complete
 
 __all__ = ["fresh", "rows", "rows_as_source", "rows_like_previous", "same_distribution"]
 

@@ -14,8 +14,8 @@ import polars as pl
 from mulle.core.declare.rules import ForeignKey, NoDuplicates, OneOf, Unique
 from mulle.core.errors import DataError
 from mulle.kernel.dtypes import dtype_text
-from mulle.lifecycle.data import masks
-from mulle.lifecycle.data.plan import ROW, Found, Plan, Scene, complete, found_rows
+from mulle.lifecycle.data.checks import masks
+from mulle.lifecycle.data.checks.plan import ROW, Found, Plan, Scene, complete, found_rows
 
 __all__ = ["FEW", "foreign_key", "no_duplicates", "one_of_dataset", "unique"]
 

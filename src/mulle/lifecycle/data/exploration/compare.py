@@ -9,9 +9,9 @@ import polars as pl
 from mulle.core.errors import UsageError
 from mulle.core.records.dataset import Audit, DatasetVersion, Quarantine
 from mulle.core.records.exploration import Comparison, Overlay
-from mulle.lifecycle.data.diff import diff
-from mulle.lifecycle.data.explore import CHARTED, explore
-from mulle.lifecycle.data.profile import data_columns, kind_of, plain, readable, texts
+from mulle.lifecycle.data.exploration.diff import diff
+from mulle.lifecycle.data.exploration.explore import CHARTED, explore
+from mulle.lifecycle.data.exploration.profile import data_columns, kind_of, plain, readable, texts
 
 __all__ = ["compare"]
 

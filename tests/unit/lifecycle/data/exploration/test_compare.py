@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mulle.core.errors import UsageError
-from mulle.lifecycle.data import compare as module
-from mulle.lifecycle.data.compare import compare
+from mulle.lifecycle.data.exploration import compare as module
+from mulle.lifecycle.data.exploration.compare import compare
 
 AT = datetime(2013, 3, 1, tzinfo=UTC)
 

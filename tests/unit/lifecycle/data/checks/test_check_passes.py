@@ -13,7 +13,7 @@ from mulle.core.declare.checks import passes, sql
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.sources import Files
 from mulle.core.records.dataset import CheckResult
-from mulle.lifecycle.data.check import Beside, check_batch
+from mulle.lifecycle.data.checks.check import Beside, check_batch
 
 FRAME = pl.DataFrame({"id": [1, 2, 3], "x": [5, -1, None], "_batch": ["b"] * 3})
 

@@ -18,11 +18,11 @@ from mulle.core.errors import UsageError
 from mulle.core.records.base import from_json, to_json
 from mulle.core.records.dataset import Audit, CheckResult, DatasetVersion, Quarantine
 from mulle.core.records.exploration import Exploration
-from mulle.lifecycle.data import explore as module
-from mulle.lifecycle.data.explore import CHARTED, check_points, explore
-from mulle.lifecycle.data.information import ROWS, relations
-from mulle.lifecycle.data.profile import missing_patterns, outliers, profile, readable
-from mulle.lifecycle.data.trend import PERIODS, trend
+from mulle.lifecycle.data.exploration import explore as module
+from mulle.lifecycle.data.exploration.explore import CHARTED, check_points, explore
+from mulle.lifecycle.data.exploration.information import ROWS, relations
+from mulle.lifecycle.data.exploration.profile import missing_patterns, outliers, profile, readable
+from mulle.lifecycle.data.exploration.trend import PERIODS, trend
 
 AT = datetime(2013, 3, 1, tzinfo=UTC)
 WHENEVER = st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))

@@ -17,11 +17,11 @@ from mulle.core.clock import EPOCH, duration
 from mulle.core.declare import checks
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.rules import Check
-from mulle.lifecycle.data.check import Beside, check_batch
-from mulle.lifecycle.data.masks import instants
-from mulle.lifecycle.data.shapes import range_of, shapes_of
+from mulle.lifecycle.data.checks.check import Beside, check_batch
+from mulle.lifecycle.data.checks.masks import instants
+from mulle.lifecycle.data.checks.shapes import range_of, shapes_of
+from mulle.lifecycle.data.checks.words import Proposal, Trial, propose
 from mulle.lifecycle.data.version import BATCH
-from mulle.lifecycle.data.words import Proposal, Trial, propose
 
 __all__ = ["Suggestion", "suggest"]
 

@@ -9,7 +9,7 @@ import polars as pl
 from mulle.core.declare.rules import Between, Bound, Holds, Increasing, Matches, NotNull, OneOf
 from mulle.core.errors import DataError
 from mulle.kernel.dtypes import INSTANT, dtype_text
-from mulle.lifecycle.data.plan import ROW, Found, Plan, Scene, found_rows
+from mulle.lifecycle.data.checks.plan import ROW, Found, Plan, Scene, found_rows
 
 __all__ = ["among", "between", "holds", "increasing", "instants", "matches", "not_null", "one_of"]
 

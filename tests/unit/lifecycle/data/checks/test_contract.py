@@ -11,7 +11,7 @@ from mulle.core.clock import instant
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.sources import Files
 from mulle.core.records.dataset import CheckResult, DatasetVersion
-from mulle.lifecycle.data.check import Beside, check_batch
+from mulle.lifecycle.data.checks.check import Beside, check_batch
 
 NOW = instant("2013-01-02")
 HAVE = {"id": "Int64", "km": "Int64", "note": "String", "day": "Date"}

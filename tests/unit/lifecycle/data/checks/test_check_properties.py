@@ -32,7 +32,7 @@ from mulle.core.declare.checks import (
 )  # fmt: skip
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.sources import Files
-from mulle.lifecycle.data.check import SAMPLES, Beside, check_batch
+from mulle.lifecycle.data.checks.check import SAMPLES, Beside, check_batch
 
 NOW = instant("2013-01-02")
 Row = dict[str, Any]

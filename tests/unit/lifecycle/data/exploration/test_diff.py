@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mulle.core.records.base import from_json, to_json
 from mulle.core.records.exploration import Difference
-from mulle.lifecycle.data.diff import diff
+from mulle.lifecycle.data.exploration.diff import diff
 
 Row = tuple[object, ...]
 COLUMNS = ("k", "x", "s")

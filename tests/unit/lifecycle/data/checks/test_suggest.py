@@ -17,10 +17,10 @@ from mulle.core.clock import instant
 from mulle.core.declare.dataset import Dataset
 from mulle.core.records.base import to_json
 from mulle.core.records.dataset import verdict_of
-from mulle.lifecycle.data.check import Beside, check_batch
-from mulle.lifecycle.data.shapes import range_of, shapes_of
-from mulle.lifecycle.data.suggest import Suggestion, suggest
-from mulle.lifecycle.data.words import literal
+from mulle.lifecycle.data.checks.check import Beside, check_batch
+from mulle.lifecycle.data.checks.shapes import range_of, shapes_of
+from mulle.lifecycle.data.checks.suggest import Suggestion, suggest
+from mulle.lifecycle.data.checks.words import literal
 
 NOW = instant("2013-01-02")
 

@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mulle.core.records.exploration import Relation
-from mulle.lifecycle.data.profile import kind_of, texts
+from mulle.lifecycle.data.exploration.profile import kind_of, texts
 
 __all__ = ["ROWS", "relations", "task_of"]
 

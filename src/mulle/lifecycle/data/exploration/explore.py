@@ -13,9 +13,9 @@ import polars as pl
 from mulle.core.errors import UsageError
 from mulle.core.records.dataset import Audit, DatasetVersion, Quarantine
 from mulle.core.records.exploration import Association, CheckPoint, Exploration
-from mulle.lifecycle.data.information import relations
-from mulle.lifecycle.data.profile import data_columns, missing_patterns, outliers, profile, readable
-from mulle.lifecycle.data.trend import PLAUSIBLE, trend
+from mulle.lifecycle.data.exploration.information import relations
+from mulle.lifecycle.data.exploration.profile import data_columns, missing_patterns, outliers, profile, readable
+from mulle.lifecycle.data.exploration.trend import PLAUSIBLE, trend
 
 __all__ = ["CHARTED", "REPORTED", "check_points", "explore"]
 

@@ -6,7 +6,7 @@ import duckdb
 import polars as pl
 
 from mulle.core.errors import DataError
-from mulle.lifecycle.data.plan import SAMPLES
+from mulle.lifecycle.data.checks.plan import SAMPLES
 
 __all__ = ["failing_rows"]
 

@@ -10,9 +10,9 @@ import polars as pl
 from mulle.core.declare.rules import Passes, Sql
 from mulle.core.errors import DataError
 from mulle.core.records.base import Json
-from mulle.lifecycle.data.plan import SAMPLES, Found, Plan, Scene
-from mulle.lifecycle.data.query import failing_rows
-from mulle.lifecycle.data.samples import as_json, rows_as_json
+from mulle.lifecycle.data.checks.plan import SAMPLES, Found, Plan, Scene
+from mulle.lifecycle.data.checks.query import failing_rows
+from mulle.lifecycle.data.checks.samples import as_json, rows_as_json
 
 __all__ = ["passes", "sql"]
 

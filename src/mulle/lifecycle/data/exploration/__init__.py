@@ -1,0 +1,1 @@
+"""Datasets looked at: profiles, relations, trends, and two versions side by side."""
