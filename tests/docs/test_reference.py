@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -108,3 +109,18 @@ def test_the_command_line_page_is_what_the_application_says() -> None:
 def test_every_command_says_what_it_does() -> None:
     silent = [name for name, command in generator().commands() if not (command.help or "").strip()]
     assert not silent
+
+
+def test_every_dependency_is_told_and_none_that_is_gone() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    told = {
+        found.split("[")[0]
+        for line in page("dependencies.md").splitlines()
+        if line.startswith("| `")
+        for cell in line.split("|")[1:3]
+        for found in re.findall(r"`([^`]+)`", cell)
+    }
+    assert told - set(project["optional-dependencies"]) - {"/metrics", "mulle data sql", "mulle data explore"} == {
+        re.split(r"[\[<>=;]", dependency)[0] for dependency in wanted
+    } - set(project["optional-dependencies"])

@@ -55,7 +55,11 @@ def _answered(answer: object, rows: pl.DataFrame) -> Found:
     if isinstance(answer, pl.LazyFrame):
         answer = answer.collect()
     if isinstance(answer, pl.DataFrame):
-        return Found(failed=answer.height, says="returned by the function", samples=rows_as_json(answer))
+        says = "returned by the function"
+        if answer.height and answer.height == rows.height and answer.columns == rows.columns and answer.equals(rows):
+            # A function that finds every row wrong looks the same, so the verdict stays and the words help.
+            says = "returned by the function, the batch itself: one that hands its rows back must return nothing instead"
+        return Found(failed=answer.height, says=says, samples=rows_as_json(answer))
     if isinstance(answer, (list, tuple)) and all(isinstance(m, str) for m in answer):
         more = f" (and {len(answer) - _TOLD} more)" if len(answer) > _TOLD else ""
         return Found(failed=len(answer), detail="; ".join(answer[:_TOLD]) + more)

@@ -123,3 +123,9 @@ def test_an_answer_of_another_kind_is_refused_by_name() -> None:
     assert "gave int" in judged(lambda rows: 3).detail
     assert "gave 2 values" in judged(lambda rows: pl.Series([True, True])).detail
     assert "gave 3 values of Int64" in judged(lambda rows: rows["id"]).detail
+
+
+def test_a_batch_that_is_handed_back_fails_with_a_hint() -> None:
+    result = judged(lambda rows: rows)
+    assert (result.failed, result.verdict) == (3, "fail")
+    assert "must return nothing instead" in result.detail

@@ -1,4 +1,4 @@
-"""Audits that were run by hand, and erasures: release 0.2 keeps them."""
+"""Audits that were run by hand, and erasures."""
 
 from __future__ import annotations
 
