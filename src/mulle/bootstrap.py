@@ -28,8 +28,11 @@ __all__ = ["run_task", "wire", "wire_inference"]
 
 # What a compute child imports while it waits for its first task.
 _WARM = (
-    "mulle.loop.tasks",
-    "mulle.loop.modelling",
+    "mulle.loop.compute.work",
+    "mulle.loop.compute.bundling",
+    "mulle.loop.compute.evaluating",
+    "mulle.loop.compute.judging",
+    "mulle.loop.compute.searching",
     "mulle.adapters.lake.delta",
     "sklearn.pipeline",
     "lightgbm",
@@ -125,15 +128,18 @@ def run_task(name: str, settings: dict[str, str], arguments: Json) -> Json:
     settings : dict
         Every setting as text.
     arguments : dict
-        The task's, and what `loop.tasks.Work` reads.
+        The task's, and what `loop.compute.work.Work` reads.
 
     Returns
     -------
     dict
         Small JSON.
     """
-    from mulle.loop import modelling
-    from mulle.loop.tasks import Work, build_features
+    from mulle.loop.compute.bundling import bundle_model
+    from mulle.loop.compute.evaluating import evaluate_model
+    from mulle.loop.compute.judging import judge_model
+    from mulle.loop.compute.searching import search_model
+    from mulle.loop.compute.work import Work, build_features
 
     resolved = load_settings({k: v for k, v in settings.items() if v}, {})
     code = resolved.home / "code" / str(arguments["code"])
@@ -141,15 +147,13 @@ def run_task(name: str, settings: dict[str, str], arguments: Json) -> Json:
     if name == "features":
         return build_features(work)
     if name == "search":
-        return modelling.search_model(work, arguments["search_timeout"], arguments["warm"])
+        return search_model(work, arguments["search_timeout"], arguments["warm"])
     if name == "evaluate":
-        return modelling.evaluate_model(work, arguments["settings"])
+        return evaluate_model(work, arguments["settings"])
     if name == "bundle":
-        return modelling.bundle_model(work, arguments["settings"], arguments["metrics"], code)
+        return bundle_model(work, arguments["settings"], arguments["metrics"], code)
     if name == "gate":
-        return modelling.judge_model(
-            work, arguments["champion"], arguments["evaluation"], arguments["bundle"], arguments["replay"]
-        )
+        return judge_model(work, arguments["champion"], arguments["evaluation"], arguments["bundle"], arguments["replay"])
     raise UsageError(f"no task '{name}'", next="this is a defect of Mulle; please report it")
 
 

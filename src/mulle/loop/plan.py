@@ -20,9 +20,9 @@ from mulle.kernel.transform import prove_row_wise
 from mulle.lifecycle.data.checks.check import Beside, check_batch
 from mulle.lifecycle.data.typed import typed
 from mulle.lifecycle.features.join import join_offline
+from mulle.loop.compute.work import features_hash
 from mulle.loop.ingest import all_datasets, beside
 from mulle.loop.parts import Parts
-from mulle.loop.tasks import features_hash
 
 __all__ = ["SAMPLE", "plan"]
 

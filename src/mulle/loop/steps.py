@@ -1,7 +1,7 @@
 """The steps of a run: each takes the run's id and the earlier steps' results, and returns small JSON.
 
 Steps are idempotent: parked batches, folders and records have names derived from the run, so a step that runs again
-after a crash writes the same thing again. Compute happens in child processes (`loop.tasks`).
+after a crash writes the same thing again. Compute happens in child processes (`loop.compute`).
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class LocalCompute:
         Parameters
         ----------
         task : str
-            For example ``mulle.loop.tasks:search``; the function takes JSON keyword arguments and returns a dict.
+            For example ``mulle.bootstrap:run_task``; the function takes JSON keyword arguments and returns a dict.
         arguments : dict
         timeout : float, optional
             Seconds from the moment a child takes the task; then the child is killed.

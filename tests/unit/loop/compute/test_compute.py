@@ -21,8 +21,11 @@ from mulle.core.records.model import ModelVersion
 from mulle.kernel.bundle import Predictor
 from mulle.kernel.dtypes import schema_text
 from mulle.kernel.project import load_project
-from mulle.loop.modelling import bundle_model, evaluate_model, judge_model, search_model
-from mulle.loop.tasks import Work, build_features, read_rows
+from mulle.loop.compute.bundling import bundle_model
+from mulle.loop.compute.evaluating import evaluate_model
+from mulle.loop.compute.judging import judge_model
+from mulle.loop.compute.searching import search_model
+from mulle.loop.compute.work import Work, build_features, read_rows
 
 PROJECT = """
 import polars as pl

@@ -1,0 +1,125 @@
+"""Stage 5 of a run as compute: fit on all rows, compile, prove parity, write the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mulle.core.declare.gates import ParityGate
+from mulle.core.hashing import hash_json
+from mulle.core.records.base import Json, to_json
+from mulle.core.records.bundle import FORMAT, Contract, FeatureSpec
+from mulle.kernel.bundle import Predictor
+from mulle.kernel.encode import encode
+from mulle.kernel.fitted import Estimator, answers, classes_of
+from mulle.kernel.histograms import build_reference
+from mulle.kernel.rows import raw_inputs
+from mulle.lifecycle.features.join import join_specs
+from mulle.lifecycle.registry.bundle import write_bundle
+from mulle.lifecycle.registry.card import card
+from mulle.lifecycle.registry.compile import compile_model
+from mulle.lifecycle.registry.latency import measure_p99
+from mulle.lifecycle.registry.parity import prove
+from mulle.lifecycle.registry.sample import make_sample
+from mulle.loop.compute.fitting import end_refit, said, split
+from mulle.loop.compute.work import Work, features_hash, read_rows
+
+__all__ = ["bundle_model"]
+
+_REFERENCE_ROWS = 50_000
+
+
+def bundle_model(work: Work, settings: Json, metrics: dict[str, float], code: Path) -> Json:
+    """Refit on all rows, compile, prove parity on the holdout rows and write the bundle.
+
+    Returns
+    -------
+    dict
+        ``hash``, ``address``, ``compiled``, ``parity``, ``features`` (those the model takes), ``size_bytes``,
+        ``p99_seconds``, ``data_cutoff``.
+    """
+    train, last = split(work)
+    fitted, specs, features, truth, time = end_refit(work, settings)
+    compiled = compile_model(fitted, width=len(specs), task=work.model.task)
+    cutoff = time[train].max() if not time.null_count() else work.cutoff
+    contract = _contract(work, settings, metrics, specs, fitted, truth, cutoff)
+    joined = read_rows(work)[last].drop(work.hidden_columns)
+    contract, predictor = _proved(work, contract, compiled, fitted, joined)
+    p99 = measure_p99(predictor, joined)
+    hashed, address = write_bundle(
+        work.home / "bundles",
+        contract=contract,
+        model=compiled if contract.compiled == "onnx" else None,
+        native=fitted if contract.compiled == "native" else None,
+        project_folder=code,
+        reference=_reference(fitted, features, specs, contract),
+        sample=make_sample(predictor, joined, seed=work.seed),
+        card=card(contract, metrics, ()),
+    )
+    return {
+        "hash": hashed,
+        "address": str(address),
+        "compiled": contract.compiled,
+        "parity": to_json(contract.parity),
+        "features": [s.name for s in specs],
+        "size_bytes": sum(p.stat().st_size for p in address.rglob("*") if p.is_file()),
+        "p99_seconds": p99,
+        "data_cutoff": to_json(cutoff),
+    }
+
+
+def _proved(
+    work: Work, contract: Contract, compiled: bytes | None, fitted: Estimator, joined: pl.DataFrame
+) -> tuple[Contract, Predictor]:
+    gate = next((g for g in work.model.gates if isinstance(g, ParityGate)), ParityGate(1e-4))
+    if compiled is not None:
+        predictor = Predictor.assemble(contract, work.model.features, compiled)
+        parity = prove(fitted, predictor, joined, tolerance=gate.tolerance, now=work.cutoff)
+        return replace(contract, parity=parity), predictor
+    native = replace(contract, compiled="native")
+    predictor = Predictor.assemble(native, work.model.features, lambda matrix: answers(fitted, matrix, work.model.task))
+    parity = prove(fitted, predictor, joined, tolerance=gate.tolerance, now=work.cutoff)
+    return replace(native, parity=parity), predictor
+
+
+def _reference(fitted: Estimator, features: pl.DataFrame, specs: Sequence[FeatureSpec], contract: Contract) -> Json:
+    # Answers are narrower than outcomes: drift of what is answered is held against what this model answers. An evenly
+    # spaced sample gives the same quantiles as all rows, in a fraction of the time.
+    sample = features.gather_every(-(-features.height // _REFERENCE_ROWS))
+    values, _ = said(fitted, encode(sample, specs), contract.task, contract.classes)
+    return build_reference(sample, specs, pl.Series(values))
+
+
+def _contract(
+    work: Work, settings: Json, metrics: dict[str, float], specs: tuple[Any, ...], fitted: Estimator, truth: Any, cutoff: Any
+) -> Contract:
+    model, dataset = work.model, work.model.features.dataset
+    schemas = {name: version.schema for name, version in work.versions.items()}
+    return Contract(
+        format=FORMAT,
+        model=model.name,
+        task=model.task,
+        target=model.target,
+        classes=classes_of(fitted, model.task),
+        dataset=dataset.name,
+        key=dataset.key,
+        time=dataset.time,
+        inputs=raw_inputs(schemas[dataset.name], hidden=model.hidden, key=dataset.key, time=dataset.time),
+        joins=join_specs(model.features, schemas),
+        features=specs,
+        transform={"function": model.features.name, "hash": features_hash(model), "code": work.project.code},
+        compiled="onnx",
+        parity=None,
+        scale=float(np.std(truth)) if model.task == "regression" else 1.0,
+        run=work.run,
+        data={name: version.version for name, version in work.versions.items()},
+        data_cutoff=cutoff,
+        refit_cutoff=work.cutoff,
+        metrics=metrics,
+        settings={**settings, "seed": work.seed, "data": hash_json([v.hash for v in work.versions.values()])},
+    )
