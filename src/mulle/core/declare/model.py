@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from mulle.core.declare.candidates import Candidate, dummy, lightgbm, logistic, random_forest, ridge
 from mulle.core.declare.features import Features
 from mulle.core.declare.gates import Gate, no_worse_than_champion, p99, parity
 from mulle.core.declare.names import plain_name
 from mulle.core.declare.operate import Monitor, Retrain, Rollout, canary
 from mulle.core.declare.select import Select
-from mulle.core.declare.training import Candidate, Holdout, Search, dummy, holdout, lightgbm, logistic, random_forest, ridge
+from mulle.core.declare.training import Holdout, Search, holdout
 from mulle.core.errors import DeclarationError
 
 __all__ = ["METRIC", "Model", "Task"]

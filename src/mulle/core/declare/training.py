@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from mulle.core.clock import duration
+from mulle.core.declare.candidates import Candidate
 
-__all__ = ["Candidate", "Holdout", "Search", "dummy", "extra_trees", "holdout", "lightgbm", "logistic", "random_forest", "ridge"]
+__all__ = ["Holdout", "Search", "holdout"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,22 +18,6 @@ class Holdout:
 
     span: timedelta | None
     share: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A kind of estimator with fixed parameters; the rest is searched.
-
-    Attributes
-    ----------
-    kind : str
-        ``lightgbm``, ``ridge``, ``logistic``, ``random_forest``, ``extra_trees`` or ``dummy``.
-    params : dict
-        Fixed by the user; never searched.
-    """
-
-    kind: str
-    params: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -52,6 +36,7 @@ class Search:
 
     Examples
     --------
+    >>> from mulle.core.declare.candidates import lightgbm, ridge
     >>> Search([lightgbm(), ridge()], trials=5, timeout="30s").trials
     5
     """
@@ -81,39 +66,3 @@ def holdout(span: str | timedelta | float = 0.2) -> Holdout:
     if isinstance(span, float):
         return Holdout(span=None, share=span)
     return Holdout(span=duration(span), share=0.2)
-
-
-def lightgbm(**params: Any) -> Candidate:
-    """Gradient-boosted trees (LightGBM); parameters by LightGBM's scikit-learn names.
-
-    Examples
-    --------
-    >>> lightgbm(n_estimators=100).params
-    {'n_estimators': 100}
-    """
-    return Candidate(kind="lightgbm", params=params)
-
-
-def ridge(**params: Any) -> Candidate:
-    """Linear regression with an L2 penalty (for classes: its classifier)."""
-    return Candidate(kind="ridge", params=params)
-
-
-def logistic(**params: Any) -> Candidate:
-    """Logistic regression."""
-    return Candidate(kind="logistic", params=params)
-
-
-def random_forest(**params: Any) -> Candidate:
-    """Random forest."""
-    return Candidate(kind="random_forest", params=params)
-
-
-def extra_trees(**params: Any) -> Candidate:
-    """Extremely randomised trees."""
-    return Candidate(kind="extra_trees", params=params)
-
-
-def dummy(**params: Any) -> Candidate:
-    """The baseline: the median or the most frequent class."""
-    return Candidate(kind="dummy", params=params)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from functools import reduce
 from operator import xor
 
+import numpy as np
 import polars as pl
 
 from mulle.core.clock import EPOCH
@@ -171,7 +172,7 @@ def known_line(
     if beside is not None:
         chosen &= pl.col(TIME) >= pl.col(TIME).filter(chosen & (pl.col(KNOWN) > beside)).min()
     # A version without a key stands for no key, and still ends the one before it.
-    ended = _ended(_kept(line, chosen.fill_null(False)), table, dataset, content)
+    ended = _ended(_sorted(_kept(line, chosen.fill_null(False)), TIME), table, dataset, content)
     return ended.filter(pl.col(KEY).is_not_null()) if ended[KEY].null_count() else ended
 
 
@@ -212,9 +213,9 @@ def asof_line(
         # Rows known by their own time cannot arrive late: their times are the events as they stand.
         line = _kept(line, pl.col(END) > pl.col(TIME))
         fresh = line if after is None else line.filter(pl.col(KNOWN) > after)
-        events = fresh.select(POSITION, KEY, TIME)
-        return (events if events[TIME].is_sorted() else events.sort(TIME)).with_columns(pl.col(TIME).alias(AT))
-    line = _kept(line.with_columns(pl.max_horizontal(TIME, KNOWN).alias(AT)), pl.col(END) > pl.col(AT)).drop(END).sort(AT)
+        return _sorted(fresh.select(POSITION, KEY, TIME), TIME).with_columns(pl.col(TIME).alias(AT))
+    line = _kept(line.with_columns(pl.max_horizontal(TIME, KNOWN).alias(AT)), pl.col(END) > pl.col(AT))
+    line = _sorted(line.drop(END), AT)
     # Of rows at one instant the latest must come last: it does, since one after a later one goes here.
     line = line.filter(pl.col(TIME) >= pl.col(TIME).cum_max().over(KEY))
     return (line if after is None else line.filter(pl.col(KNOWN) > after)).select(POSITION, KEY, TIME, AT)
@@ -245,6 +246,14 @@ def _kept(line: pl.DataFrame, which: pl.Expr) -> pl.DataFrame:
     """Filter, without a copy where nothing goes."""
     mask = line.select(which.alias("m"))["m"]
     return line if mask.all() else line.filter(mask)
+
+
+def _sorted(line: pl.DataFrame, by: str) -> pl.DataFrame:
+    """Sort by a column of integers without nulls; without a copy where the rows stand so already."""
+    if line[by].is_sorted():
+        return line
+    # Polars sorts each row with its columns; ordering the bare integers and taking the rows once takes two thirds as long.
+    return line[np.argsort(line[by].to_numpy())]
 
 
 def _beside(table: pl.DataFrame, line: pl.DataFrame) -> pl.DataFrame:
@@ -281,21 +290,25 @@ def _version_order(table: pl.DataFrame, content: Sequence[str]) -> list[str]:
 
 
 def _ended(line: pl.DataFrame, table: pl.DataFrame, dataset: Dataset, content: Sequence[str]) -> pl.DataFrame:
-    """Add `END`, and leave out versions that never held."""
+    """Add `END` to a line sorted by `TIME`, and leave out versions that never held."""
     never = pl.lit(_NEVER, dtype=pl.Int64).alias(END)
     if not dataset.key:
         return line.with_columns(never)
+    # Versions share their time, so they stand side by side.
+    same = pl.col(TIME) == pl.col(TIME).shift()
+    tied = _kept(line, (same | same.shift(-1)).fill_null(False))
     names = [f"__id{i}" for i in range(len(dataset.key))]
     keys = table.select(pl.col(c).alias(n) for c, n in zip(dataset.key, names, strict=True))
-    identity = pl.DataFrame([*(keys if line.height == table.height else keys[line[POSITION]]), line[TIME]])
+    identity = pl.DataFrame([*keys[tied[POSITION]], tied[TIME]])
     # Most tables hold each row once, which a count of hashes shows in a fraction of the time that grouping takes; equal
     # hashes of different rows only mean that the longer way is gone.
     mark = identity.select(reduce(xor, (pl.col(c).hash(seed=i) for i, c in enumerate(identity.columns)))).to_series()
-    if mark.n_unique() == line.height:
+    if mark.n_unique() == tied.height:
         return line.with_columns(never)
     named = identity.select(pl.all_horizontal(_has_text(pl.col(n), d) for n, d in identity.drop(TIME).schema.items()))
     double = mark.is_duplicated() & named.to_series()
-    versions = line.filter(double).hstack(identity.filter(double).drop(TIME))
+    versions = tied.filter(double).hstack(identity.filter(double).drop(TIME))
+    single = line.join(versions.select(POSITION), on=POSITION, how="anti")
     order = _version_order(table, content)
     versions = versions.hstack(picked(table, order, versions[POSITION]).select(pl.all().name.prefix("__by.")))
     first = sum(c in (_INGESTED, _BATCH) for c in order)
@@ -303,7 +316,7 @@ def _ended(line: pl.DataFrame, table: pl.DataFrame, dataset: Dataset, content: S
     versions = versions.sort(*order[:first], KNOWN, *order[first:], nulls_last=False)
     ends = pl.col(KNOWN).shift(-1).cum_min(reverse=True).over(*names, TIME).fill_null(_NEVER).alias(END)
     versions = versions.with_columns(ends).filter(pl.col(END) > pl.col(KNOWN))
-    return pl.concat([line.filter(~double).with_columns(never), versions.select(*line.columns, END)])
+    return pl.concat([single.with_columns(never), versions.select(*line.columns, END)])
 
 
 def _has_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:

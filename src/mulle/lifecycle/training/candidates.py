@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from mulle.core.declare.training import Candidate
+from mulle.core.declare.candidates import Candidate
 from mulle.core.errors import DeclarationError
 from mulle.core.records.base import Json
 from mulle.core.records.bundle import FeatureSpec

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 
+from mulle.core.declare.candidates import Candidate
 from mulle.core.declare.model import METRIC
-from mulle.core.declare.training import Candidate
 from mulle.core.errors import TrialError
 from mulle.core.records.base import Json
 from mulle.core.records.bundle import FeatureSpec

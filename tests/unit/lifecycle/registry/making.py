@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 
-from mulle.core.declare.training import lightgbm
+from mulle.core.declare.candidates import lightgbm
 from mulle.core.records.bundle import FORMAT, Contract
 from mulle.kernel.bundle import Predictor
 from mulle.kernel.fitted import answers, classes_of

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from making import NOW, make
 
-from mulle.core.declare.training import dummy, extra_trees, lightgbm, logistic, random_forest, ridge
+from mulle.core.declare.candidates import dummy, extra_trees, lightgbm, logistic, random_forest, ridge
 from mulle.core.errors import BundleError
 from mulle.core.hashing import hash_folder
 from mulle.core.records.bundle import FORMAT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mulle.core.declare.training import dummy, extra_trees, lightgbm, logistic, random_forest, ridge
+from mulle.core.declare.candidates import dummy, extra_trees, lightgbm, logistic, random_forest, ridge
 from mulle.core.errors import DataError, TrialError
 from mulle.core.records.bundle import FeatureSpec
 from mulle.kernel.fitted import answers, classes_of
