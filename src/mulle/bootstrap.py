@@ -124,7 +124,7 @@ def run_task(name: str, settings: dict[str, str], arguments: Json) -> Json:
     Parameters
     ----------
     name : str
-        ``features``, ``search``, ``evaluate``, ``bundle`` or ``gate``.
+        ``features``, ``search``, ``evaluate``, ``bundle``, ``gate`` or ``reproduce``.
     settings : dict
         Every setting as text.
     arguments : dict
@@ -154,6 +154,10 @@ def run_task(name: str, settings: dict[str, str], arguments: Json) -> Json:
         return bundle_model(work, arguments["settings"], arguments["metrics"], code)
     if name == "gate":
         return judge_model(work, arguments["champion"], arguments["evaluation"], arguments["bundle"], arguments["replay"])
+    if name == "reproduce":
+        from mulle.loop.compute.reproducing import reproduce_model
+
+        return reproduce_model(work, arguments["recorded"], arguments["tolerance"])
     raise UsageError(f"no task '{name}'", next="this is a defect of Mulle; please report it")
 
 

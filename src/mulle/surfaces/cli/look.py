@@ -9,7 +9,7 @@ import typer
 from mulle.surfaces.cli.session import session
 
 __all__ = [
-    "alerts", "doctor", "explain", "history", "models_ls", "models_show", "monitor", "plan",
+    "alerts", "doctor", "explain", "history", "monitor", "plan",
     "runs_ls", "runs_show", "status",
 ]  # fmt: skip
 
@@ -76,29 +76,6 @@ def runs_show(ctx: typer.Context, run: Annotated[str, typer.Argument(metavar="RU
 
     call = session(ctx)
     call.show(run_view(call.parts, run), render.run)
-
-
-def models_ls(
-    ctx: typer.Context,
-    model: OfModel = None,
-    limit: Limit = 50,
-    after: Annotated[str | None, typer.Option(help="Continue below this id.")] = None,
-) -> None:
-    """List model versions, newest first."""
-    from mulle.loop.views import models_view
-    from mulle.surfaces.cli import render
-
-    call = session(ctx)
-    call.show(models_view(call.parts, model=model, limit=limit, after=after), render.models)
-
-
-def models_show(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="MODEL[@VERSION]")]) -> None:
-    """Show a model version: metrics, parity, data and the run that made it."""
-    from mulle.loop.views import model_view
-    from mulle.surfaces.cli import render
-
-    call = session(ctx)
-    call.show(model_view(call.parts, name), render.model)
 
 
 def history(

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from mulle.core.errors import MulleError, UsageError
-from mulle.surfaces.cli import act, data, look, new, traffic
+from mulle.surfaces.cli import act, data, look, models, new, traffic
 from mulle.surfaces.cli.session import Session
 
 __all__ = ["build", "call", "main"]
@@ -74,7 +74,7 @@ def build() -> typer.Typer:
         app.command(command.__name__)(command)
     groups: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
         "runs": ("List and show runs.", {"ls": look.runs_ls, "show": look.runs_show}),
-        "models": ("List and show model versions.", {"ls": look.models_ls, "show": look.models_show}),
+        "models": ("List, show, compare and reproduce model versions.", {n: getattr(models, n) for n in models.__all__}),
         "data": ("Bring rows in, check, compare, look into, share and forget them.", {n: getattr(data, n) for n in data.__all__}),
     }
     for name, (words, commands) in groups.items():

@@ -115,6 +115,33 @@ def model(view: Json) -> list[RenderableType]:
     return [facts(told)]
 
 
+def saw(view: Json) -> list[RenderableType]:
+    """Show the model versions that saw a dataset version."""
+    rows = [(f"{i['model']}@{i['version']}", i["saw"], i["run"]) for i in view["items"]]
+    return [table(f"Trained on {view['dataset']}@{view['data_version']}", ("version", "saw", "run"), rows)]
+
+
+def compared(view: Json) -> list[RenderableType]:
+    """Show versions side by side, what differs only."""
+    names = [f"{i['model']}@{i['version']}" for i in view["items"]]
+    rows = [(name, *values) for name, values in view["differs"].items()]
+    return [table("Differs", ("", *names), rows)] if rows else ["nothing that is recorded differs"]
+
+
+def reproduced(view: Json) -> list[RenderableType]:
+    """Show how a version that was trained again answers beside the recorded one."""
+    found = view["agreement"]
+    told = {
+        "version": f"{view['model']}@{view['version']}",
+        "reproduced": "yes" if view["reproduced"] else "no",
+        "answers": f"worst difference {found['worst']:.2g} of the spread on {found['rows']} rows, {found['outside']:.2%} outside",
+        "features": "as recorded" if view["features"] else "another definition",
+        "data": "as recorded" if view["data"] else "another content",
+        "packages": ", ".join(f"{k} {a} then, {b} now" for k, (a, b) in view["packages"].items()) or "as recorded",
+    }
+    return [facts(told)]
+
+
 def deployment(view: Json) -> list[RenderableType]:
     """Show one deployment."""
     if view["action"] is None:

@@ -1,0 +1,74 @@
+"""Commands about model versions: list, show, compare, and make again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mulle.surfaces.cli.session import session
+
+__all__ = ["compare", "ls", "reproduce", "show"]
+
+_VERSION = typer.Argument(metavar="MODEL[@VERSION]")
+
+
+def ls(
+    ctx: typer.Context,
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only this model's.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DATASET@VERSION", help="Only versions that were trained on these rows.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=1000)] = 50,
+    after: Annotated[str | None, typer.Option(help="Continue below this id.")] = None,
+) -> None:
+    """List model versions, newest first."""
+    from mulle.loop.models import saw_view
+    from mulle.loop.views import models_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    if data is not None:
+        view = saw_view(call.parts, data)
+        view["items"] = [i for i in view["items"] if model in (None, i["model"])][:limit]
+        call.show(view, render.saw)
+        return
+    call.show(models_view(call.parts, model=model, limit=limit, after=after), render.models)
+
+
+def show(ctx: typer.Context, name: Annotated[str, _VERSION]) -> None:
+    """Show a model version: metrics, parity, data and the run that made it."""
+    from mulle.loop.views import model_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.show(model_view(call.parts, name), render.model)
+
+
+def compare(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar="MODEL@VERSION ...")]) -> None:
+    """Lay versions side by side: metrics, parameters, features and data that differ."""
+    from mulle.loop.models import compare_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.show(compare_view(call.parts, names), render.compared)
+
+
+def reproduce(
+    ctx: typer.Context,
+    name: Annotated[str, _VERSION],
+    tolerance: Annotated[float, typer.Option(help="Largest difference, as a share of the target's spread.", min=0)] = 1e-6,
+) -> None:
+    """Train a version again from its recorded data, code, settings and seed; exit 1 when its answers differ."""
+    from mulle.loop.models import reproduce_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    try:
+        with call.waiting(f"training {name} again"):
+            view = reproduce_view(call.parts, name, tolerance=tolerance)
+    finally:
+        call.parts.compute().close()
+    call.show(view, render.reproduced)
+    if not view["reproduced"]:
+        raise typer.Exit(1)
