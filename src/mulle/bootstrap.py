@@ -94,7 +94,7 @@ def wire(settings: Settings, *, clock: Clock | None = None, project: Project | N
         tracking=tracking,
         compute=compute,
         source=lambda dataset: _reader(settings, dataset, dataset.source),
-        labels=lambda dataset: None if dataset.labels is None else _reader(settings, dataset, dataset.labels),
+        labels=lambda dataset: None if dataset.labels is None else _reader(settings, dataset, dataset.labels, late=True),
         opened=_opened,
         playback=FrameReader,
     )
@@ -168,13 +168,14 @@ def _project(code: Path) -> Project:
     return load_project(code)
 
 
-def _reader(settings: Settings, dataset: Dataset, source: Source) -> SourceReader:
+def _reader(settings: Settings, dataset: Dataset, source: Source, *, late: bool = False) -> SourceReader:
     """Make the reader of a source; each brings its library only when it is used."""
     match source:
         case Files():
             from mulle.adapters.sources.files import FilesReader
 
-            return FilesReader(settings.project, source, text=[n for n, t in dataset.schema if t == "String"])
+            text = [n for n, t in dataset.schema if t == "String"]
+            return FilesReader(settings.project, source, text=text, keyed=bool(dataset.identity), late=late)
         case Sql():
             from mulle.adapters.sources.sql import SqlReader
 

@@ -20,7 +20,7 @@ def test_rows_that_a_run_and_a_tick_both_read_are_published_once(tmp_path: Path)
     staged = stage_new(parts, weather, batch="run", now=START)
     assert staged is not None
     results = audit(parts, weather, staged)
-    first = ingest(parts, weather, now=START, causes=cause)
+    (first,) = ingest(parts, weather, now=START, causes=cause)
     second = publish_staged(parts, weather, staged, results, causes=cause)
     assert second == first == parts.metadata.datasets.get("weather")
     assert DeltaLake(home.settings.lake).scan("data/weather").collect().height == 400

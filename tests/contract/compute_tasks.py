@@ -67,3 +67,13 @@ def compute(started: str) -> dict[str, Any]:
     path.with_suffix(".new").replace(path)
     sum(range(10**14))
     return {}
+
+
+def hold(megabytes: int) -> dict[str, Any]:
+    # Small pieces: each is granted, together they are too much.
+    held = [bytes([1]) * 1_000_000 for _ in range(megabytes)]
+    return {"held": len(held)}
+
+
+def ask_for(bytes_: int) -> dict[str, Any]:
+    return {"held": len(bytearray(bytes_))}

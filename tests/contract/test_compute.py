@@ -93,6 +93,31 @@ def test_a_process_that_dies_is_told_and_replaced(compute: Compute) -> None:
     assert compute.call(task("echo"), {"x": 1}) == {"x": 1}
 
 
+def test_a_process_that_holds_more_than_it_was_given_is_killed_and_replaced(compute: Compute) -> None:
+    with pytest.raises(Unavailable, match="more than it was given") as caught:
+        compute.call(task("hold"), {"megabytes": 2000}, memory=400_000_000, timeout=60)
+    assert caught.value.facts["killed"] == "memory"
+    assert compute.call(task("hold"), {"megabytes": 50}, memory=400_000_000) == {"held": 50}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds what a process may allocate")
+def test_one_request_for_far_too_much_fails_and_the_process_lives_on(compute: Compute) -> None:
+    with pytest.raises(MulleError) as caught:
+        compute.call(task("ask_for"), {"bytes_": 50_000_000_000}, memory=400_000_000)
+    assert caught.value.facts["cause"] == "MemoryError"
+    assert compute.call(task("hold"), {"megabytes": 900}) == {"held": 900}, "the bound ends with the task"
+
+
+def test_what_a_child_imports_first_is_no_part_of_its_first_task_s_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(1.0)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{HERE}{os.pathsep}{tmp_path}")
+    pool = LocalCompute(warm=["slow_to_import"])
+    try:
+        assert pool.call(task("echo"), {"x": 1}, timeout=0.9) == {"x": 1}
+    finally:
+        pool.close()
+
+
 def test_closing_ends_a_call_under_way(compute: Compute, tmp_path: Path) -> None:
     started = tmp_path / "started"
     with ThreadPoolExecutor(1) as threads:

@@ -354,7 +354,7 @@ from mulle.loop.ingest import ingest
 
 parts = wire(Settings(project=Path(sys.argv[1]), broker=sys.argv[2]).resolved())
 why = (Cause(type="person", id="test", why="a test asked"),)
-while ingest(parts, parts.project.datasets["clicks"], now=parts.clock.now(), causes=why) is not None:
+while ingest(parts, parts.project.datasets["clicks"], now=parts.clock.now(), causes=why):
     pass
 """
 APPENDED, RECORDED = "during:publish:appended", "during:publish:recorded"
@@ -386,14 +386,15 @@ def test_a_process_killed_while_it_publishes_neither_loses_nor_doubles_a_row(top
     wanted = [100 * life + n for life in range(4) for n in range(15)]
     assert sorted(published(parts, clicks)["id"].to_list()) == wanted
     assert sorted(parts.lake.scan("data/clicks").collect()["id"].to_list()) == wanted
-    assert ingest(parts, clicks, now=parts.clock.now(), causes=()) is None
+    assert ingest(parts, clicks, now=parts.clock.now(), causes=()) == ()
 
 
 def test_versions_keep_the_offsets_that_the_next_one_goes_on_from(topic: Topic, project: Path) -> None:
     topic.send(*ids(*range(50)), partition=2)
     parts = opened(topic, project)
     found = []
-    while version := ingest(parts, parts.project.datasets["clicks"], now=parts.clock.now(), causes=()):
+    while made := ingest(parts, parts.project.datasets["clicks"], now=parts.clock.now(), causes=()):
+        (version,) = made
         assert isinstance(version, DatasetVersion)
         found.append((version.positions["offsets"]["2"], version.added, version.rows))
     assert found == [(20, 20, 20), (40, 20, 40), (50, 10, 50)]

@@ -257,6 +257,28 @@ def test_a_table_can_be_given_other_rows_and_types_and_its_past_stays(lake: Delt
         lake.replace("none", again, application="a", sequence=1)
 
 
+def test_small_files_put_together_change_no_row_and_no_version(lake: DeltaLake) -> None:
+    versions = [lake.append("t", rows(3 * n), application="a", sequence=n, note={"n": n}) for n in range(12)]
+    opened = lake.scan("t")
+    assert lake.compact("t") == 12
+    assert lake.compact("t") == 0
+    assert ids(lake, "t") == sorted(opened.collect()["id"]) == sorted(f"p{n}" for n in range(36))
+    assert [len(ids(lake, "t", version)) for version in versions] == [3 * n + 3 for n in range(12)]
+    assert (lake.applied("t", "a"), [note.words["n"] for note in lake.notes("t", "a", 9)]) == (11, [10, 11])
+    assert lake.compact("nothing") == 0
+
+
+def test_what_is_erased_after_files_were_put_together_is_in_no_file(lake: DeltaLake) -> None:
+    secret = "Q7-secret-Q7"
+    for sequence, name in enumerate(("a", secret, "b")):
+        lake.append("t", pl.DataFrame({"k": [name]}), application="a", sequence=sequence)
+    lake.compact("t")
+    assert lake.append("t", pl.DataFrame({"k": ["c"]}), application="a", sequence=3) == lake.version("t")
+    assert lake.erase("t", pl.DataFrame({"k": [secret]})) == 1
+    assert sorted(DeltaLake(str(lake.folder)).scan("t").collect()["k"]) == ["a", "b", "c"]
+    assert secret.encode() not in b"".join(file.read_bytes() for file in lake.folder.rglob("*") if file.is_file())
+
+
 def test_erased_rows_are_in_no_file_and_no_version(lake: DeltaLake) -> None:
     secret = "Q7-secret-Q7"
     first = lake.append("t", pl.DataFrame({"k": [secret, "b"], "n": [1, 2]}), application="a", sequence=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import struct
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -71,6 +72,21 @@ def test_one_read_answers_for_several_tables(store: Online) -> None:
     store.put("f.plane.2", [("N1", EVER, {"year": 1999})])
     asks = [("f.plane.2", "N1", 5), ("f.weather.1", "JFK", 11), ("f.weather.1", "N1", 11), ("f.none.3", "JFK", 11)]
     assert store.get(asks) == [(EVER, {"year": 1999}), (10, {"wind": 3.5}), None, None]
+
+
+def test_a_read_of_very_many_asks_answers_each_in_its_place(store: Online) -> None:
+    store.put("t", [(f"k{i}", i, {"v": i}) for i in range(0, 4_500, 2)])
+    answers = store.get([("t", f"k{i}", 5_000) for i in range(4_500)])
+    assert answers == [(i, {"v": i}) if i % 2 == 0 else None for i in range(4_500)]
+
+
+def test_a_read_that_fails_holds_nothing_back(store: Online) -> None:
+    store.put("t", [("a", 1, {"v": 1})])
+    with pytest.raises(struct.error):
+        store.get([("t", "a", 1), ("t", "a", 2**70)])
+    with ThreadPoolExecutor(1) as elsewhere:
+        assert elsewhere.submit(store.put, "t", [("a", 1, {"v": 2})]).result(10) == 1
+        assert elsewhere.submit(store.get, [("t", "a", 1)]).result(10) == [(1, {"v": 2})]
 
 
 def test_an_entry_of_the_same_key_and_instant_is_replaced(store: Online) -> None:
@@ -274,6 +290,28 @@ def test_redis_is_found_again_after_its_connections_broke() -> None:
         admin.script_flush()
     assert store.get([("t", "a", 1)]) == [(1, {"v": 1})]
     assert store.put("t", [("a", 2, {"v": 2})]) == 1
+    store.close()
+    swept(prefix)
+
+
+def test_a_read_of_redis_is_one_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = f"t{uuid4().hex[:12]}"
+    store = open_online(redis_url(prefix))
+    store.put("t", [("a", 1, {"v": 1}), ("b", 1, {"v": 2})])
+    asks = [("t", "a", 1), ("t", "b", 0), ("u", "a", 1), ("t", "b", 9)]
+    found = store.get(asks)
+    import redis
+
+    sent = []
+    send = redis.Connection.send_packed_command
+
+    def told(connection: redis.Connection, *arguments: object, **options: object) -> object:
+        sent.append(arguments)
+        return send(connection, *arguments, **options)
+
+    monkeypatch.setattr(redis.Connection, "send_packed_command", told)
+    assert store.get(asks) == found == [(1, {"v": 1}), None, None, (1, {"v": 2})]
+    assert len(sent) == 1
     store.close()
     swept(prefix)
 

@@ -346,6 +346,15 @@ def test_objects_that_are_new_or_changed_are_read(bucket: tuple[str, Any], tmp_p
     assert ids(reader, positions)[0] == [7]
 
 
+def test_a_missing_bucket_is_told_and_an_empty_place_in_one_is_nothing_new(bucket: tuple[str, Any], tmp_path: Path) -> None:
+    name, _ = bucket
+    for pattern in ("in", "in/*.csv", "*.csv"):
+        assert FilesReader(tmp_path, Files(f"s3://{name}/{pattern}")).read({}) is None
+        with pytest.raises(DataError, match=f"there is no bucket {name}x") as told:
+            FilesReader(tmp_path, Files(f"s3://{name}x/{pattern}")).read({})
+        assert "mend the path" in str(told.value.next)
+
+
 def test_a_missing_object_or_store_is_told(bucket: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, system = bucket
     with pytest.raises(DataError, match=r"gone\.csv"):

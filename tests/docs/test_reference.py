@@ -72,8 +72,20 @@ def test_every_error_is_told_with_its_status_and_exit_code(name: str) -> None:
                 *("foreign_key", "between", "matches", "holds", "increasing", "fresh", "same_distribution", "sql", "passes"),
             ],
         ),
-        (gates, ["at_most", "at_least", "no_worse_than_champion", "each_slice", "parity", "p99"]),
-        (candidates, ["lightgbm", "ridge", "logistic", "random_forest", "extra_trees", "dummy"]),
+        (
+            gates,
+            [
+                *("at_most", "at_least", "no_worse_than_champion", "each_slice", "generalisation_gap", "calibration", "fairness"),
+                *("parity", "p50", "p99", "throughput", "peak_memory", "bundle_size", "bad_input", "satisfies"),
+            ],
+        ),
+        (
+            candidates,
+            [
+                *("dummy", "linear", "ridge", "lasso", "elastic_net", "logistic", "lightgbm", "hist_gradient_boosting"),
+                *("random_forest", "extra_trees", "knn", "naive_bayes", "svm"),
+            ],
+        ),
         (operate, ["psi", "null_rate", "canary", "immediate"]),
     ],
     ids=["checks", "gates", "candidates", "operate"],

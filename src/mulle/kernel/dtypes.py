@@ -7,6 +7,7 @@ import re
 import polars as pl
 
 from mulle.core.errors import DataError
+from mulle.kernel.bookkeeping import data_columns
 
 __all__ = ["INSTANT", "dtype_of", "dtype_text", "schema_text"]
 
@@ -72,11 +73,12 @@ def dtype_of(text: str) -> pl.DataType:
 
 
 def schema_text(frame: pl.DataFrame | pl.LazyFrame) -> dict[str, str]:
-    """Give a frame's columns and types as a record keeps them; bookkeeping columns (``_...``) are left out.
+    """Give a frame's columns and types as a record keeps them; bookkeeping columns are left out.
 
     Examples
     --------
     >>> schema_text(pl.DataFrame({"a": [1], "_batch": ["x"]}))
     {'a': 'Int64'}
     """
-    return {name: dtype_text(dtype) for name, dtype in frame.collect_schema().items() if not name.startswith("_")}
+    schema = frame.collect_schema()
+    return {name: dtype_text(schema[name]) for name in data_columns(schema)}

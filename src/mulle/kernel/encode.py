@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,22 +11,36 @@ import polars as pl
 
 from mulle.core.errors import TransformError
 from mulle.core.records.bundle import FeatureSpec
+from mulle.kernel.terms import Terms, is_text, term_specs
 
-__all__ = ["VOCABULARY", "encode", "feature_specs", "unseen"]
+__all__ = ["ITEMS", "PARTS", "VOCABULARY", "encode", "feature_specs", "unseen"]
 
 VOCABULARY = 10_000
 """The most categories a feature keeps; rarer ones count as unseen, in training as in serving."""
+
+ITEMS = 4_096
+"""The most items an array or a list of numbers may have."""
 
 UNSEEN = -1.0
 _FEW = 64
 _DAY_US = 86_400_000_000
 _ANCHOR = pl.datetime(2000, 1, 1, time_unit="us")
 
+PARTS: dict[str, Callable[[pl.Expr], pl.Expr]] = {
+    "year": lambda t: t.dt.year(),
+    "month": lambda t: t.dt.month(),
+    "day": lambda t: t.dt.day(),
+    "weekday": lambda t: t.dt.weekday(),
+    "hour": lambda t: t.dt.hour(),
+}
+"""The parts of a time, by name; Monday is weekday 1."""
+
 Matrix = npt.NDArray[np.float32]
+Values = npt.NDArray[np.float64] | list[float]
 
 
 def feature_specs(features: pl.DataFrame) -> tuple[FeatureSpec, ...]:
-    """Decide how each column of a transform's output becomes a number.
+    """Decide how each column of a transform's output becomes numbers.
 
     Parameters
     ----------
@@ -35,32 +50,78 @@ def feature_specs(features: pl.DataFrame) -> tuple[FeatureSpec, ...]:
     Returns
     -------
     tuple of FeatureSpec
-        Numbers, booleans, dates and times (days since 2000-01-01), durations (seconds) are ``number``; text and
-        categories are ``category`` with the sorted vocabulary seen here (its `VOCABULARY` most frequent).
+        One a column of the matrix. Numbers, booleans, durations (seconds), dates and times (days since 2000-01-01) are
+        ``number``; of dates and times those ``part`` s follow that vary here. Categories, and text of few words or few
+        values, are ``category`` with the sorted vocabulary seen here (its `VOCABULARY` most frequent). Other text, and lists
+        of text, become ``term`` s (see `kernel.terms`), arrays and lists of numbers ``item`` s, as many as the longest has.
 
     Raises
     ------
     TransformError
-        On a column of another type; facts name the ``column``.
+        On a column of another type, lists of more than `ITEMS` numbers, or two columns of one name; facts name the
+        ``column``.
 
     Examples
     --------
     >>> [s.categories for s in feature_specs(pl.DataFrame({"c": ["b", "a", None], "x": [1, 2, 3]}))]
     [('a', 'b'), ()]
+    >>> [s.name for s in feature_specs(pl.DataFrame({"pixels": [[0.5, 1.0], [0.0, 0.5]]}))]
+    ['pixels: 0', 'pixels: 1']
     """
-    specs = []
-    for name, dtype in features.schema.items():
-        if dtype in (pl.String, pl.Categorical, pl.Enum):
-            specs.append(FeatureSpec(name=name, kind="category", categories=_vocabulary(features[name])))
-        elif dtype.is_numeric() or isinstance(dtype, (pl.Boolean, pl.Null, pl.Date, pl.Datetime, pl.Duration)):
-            specs.append(FeatureSpec(name=name, kind="number"))
-        else:
-            raise TransformError(
-                f"feature '{name}' is {dtype}, which no model takes",
-                next="return numbers, booleans, text or times; unnest lists and structs into columns",
-                column=name,
-            )
+    specs = [spec for name in features.columns for spec in _specs(features[name])]
+    names = [spec.name for spec in specs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise TransformError(f"two features are named '{twice}'", next="rename the one you made", column=twice)
     return tuple(specs)
+
+
+def _specs(values: pl.Series) -> list[FeatureSpec]:
+    name, dtype = values.name, values.dtype
+    if isinstance(dtype, (pl.Date, pl.Datetime)):
+        return [FeatureSpec(name=name, kind="number"), *_part_specs(values)]
+    if dtype.is_numeric() or isinstance(dtype, (pl.Boolean, pl.Null, pl.Duration)):
+        return [FeatureSpec(name=name, kind="number")]
+    texts = isinstance(dtype, (pl.List, pl.Array)) and isinstance(dtype.inner, (pl.String, pl.Categorical, pl.Enum))
+    if texts or (isinstance(dtype, pl.String) and is_text(values)):
+        found = term_specs(name, values)
+        if found or texts:
+            return found
+    if dtype in (pl.String, pl.Categorical, pl.Enum):
+        return [FeatureSpec(name=name, kind="category", categories=_vocabulary(values))]
+    if isinstance(dtype, (pl.List, pl.Array)) and _is_number(dtype.inner):
+        return _item_specs(values)
+    raise TransformError(
+        f"feature '{name}' is {dtype}, which no model takes",
+        next="return numbers, booleans, text, times, or lists of numbers or text; unnest structs into columns",
+        column=name,
+    )
+
+
+def _is_number(dtype: object) -> bool:
+    return isinstance(dtype, pl.DataType) and (dtype.is_numeric() or isinstance(dtype, pl.Boolean))
+
+
+def _part_specs(values: pl.Series) -> list[FeatureSpec]:
+    names = [part for part in PARTS if part != "hour" or isinstance(values.dtype, pl.Datetime)]
+    seen = values.to_frame("t").select(PARTS[part](pl.col("t")).drop_nulls().n_unique().alias(part) for part in names)
+    return [
+        FeatureSpec(name=f"{values.name}: {part}", kind="part", source=values.name, part=part)
+        for part in names
+        if seen[part].item() > 1
+    ]
+
+
+def _item_specs(values: pl.Series) -> list[FeatureSpec]:
+    longest = values.cast(pl.List(pl.Float64)).list.len().max()
+    width = longest if isinstance(longest, int) else 0
+    if width > ITEMS:
+        raise TransformError(
+            f"feature '{values.name}' has lists of {width} numbers, at most {ITEMS} are taken",
+            next="shrink what they show, or take statistics of them",
+            column=values.name,
+        )
+    return [FeatureSpec(name=f"{values.name}: {i}", kind="item", source=values.name, position=i) for i in range(width)]
 
 
 def encode(features: pl.DataFrame, specs: Sequence[FeatureSpec]) -> Matrix:
@@ -79,7 +140,7 @@ def encode(features: pl.DataFrame, specs: Sequence[FeatureSpec]) -> Matrix:
     Raises
     ------
     TransformError
-        When a column is missing.
+        When a column is missing, or is of a type that its feature was not in training.
 
     Examples
     --------
@@ -90,18 +151,92 @@ def encode(features: pl.DataFrame, specs: Sequence[FeatureSpec]) -> Matrix:
     height = features.height
     matrix = np.empty((height, len(specs)), dtype=np.float32)
     with np.errstate(over="ignore"):
-        for index, spec in enumerate(specs):
-            try:
-                series = features[spec.name]
-            except pl.exceptions.ColumnNotFoundError:
-                said = f"the transform gave no feature '{spec.name}'"
-                raise TransformError(said, next="return every feature that was trained on", column=spec.name) from None
-            if spec.kind == "category":
-                matrix[:, index] = _codes(series, spec, height)
-            else:
-                matrix[:, index] = _numbers(series, height)
+        for block in _blocks(specs):
+            matrix[:, block.places] = _filled(_column(features, block.column), block, height)
     np.copyto(matrix, np.nan, where=np.isinf(matrix))
     return matrix
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Block:
+    """Columns of the matrix that are made of one column in one way; `places` is an int where there is one."""
+
+    column: str
+    kind: str
+    specs: tuple[FeatureSpec, ...]
+    places: int | list[int]
+    terms: Terms | None
+
+
+_PLANS: dict[int, tuple[Sequence[FeatureSpec], tuple[_Block, ...]]] = {}
+
+
+def _blocks(specs: Sequence[FeatureSpec]) -> tuple[_Block, ...]:
+    # Kept by identity: a bundle's specs are planned once, however many requests follow.
+    kept = _PLANS.get(id(specs))
+    if kept is not None and kept[0] is specs:
+        return kept[1]
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for place, spec in enumerate(specs):
+        alone = spec.name if spec.kind in ("number", "category", "part") else ""
+        groups.setdefault((spec.column, spec.kind, alone), []).append(place)
+    blocks = tuple(_block(specs, places) for places in groups.values())
+    if isinstance(specs, tuple):  # a list may change under its identity
+        if len(_PLANS) >= 1024:
+            _PLANS.clear()
+        _PLANS[id(specs)] = (specs, blocks)
+    return blocks
+
+
+def _block(specs: Sequence[FeatureSpec], places: list[int]) -> _Block:
+    own = tuple(specs[i] for i in places)
+    first = own[0]
+    single = first.kind in ("number", "category", "part")
+    return _Block(first.column, first.kind, own, places[0] if single else places, Terms(own) if first.kind == "term" else None)
+
+
+def _column(features: pl.DataFrame, name: str) -> pl.Series:
+    try:
+        return features[name]
+    except pl.exceptions.ColumnNotFoundError:
+        said = f"the transform gave no feature '{name}'"
+        raise TransformError(said, next="return every feature that was trained on", column=name) from None
+
+
+def _filled(series: pl.Series, block: _Block, height: int) -> Values:
+    try:
+        if block.kind == "number":
+            return _numbers(series, height)
+        if block.kind == "category":
+            return _codes(series, block.specs[0], height)
+        if isinstance(series.dtype, pl.Null):
+            return np.full((height, len(block.specs)) if isinstance(block.places, list) else height, np.nan)
+        if block.terms is not None:
+            return block.terms.weigh(series)
+        return _part(series, block.specs[0].part) if block.kind == "part" else _items(series, block.specs)
+    except (pl.exceptions.PolarsError, TypeError) as error:
+        raise TransformError(
+            f"feature '{block.column}' is {series.dtype}, and was something else in training: {str(error).splitlines()[0]}",
+            next="return the same type on all rows",
+            column=block.column,
+        ) from error
+
+
+def _part(series: pl.Series, part: str) -> npt.NDArray[np.float64]:
+    return series.to_frame("t").select(PARTS[part](pl.col("t")).cast(pl.Float64)).to_series().to_numpy()
+
+
+def _items(series: pl.Series, specs: Sequence[FeatureSpec]) -> npt.NDArray[np.float64]:
+    positions = [spec.position for spec in specs]
+    lists = series.cast(pl.List(pl.Float64))
+    lengths = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
+    numbers = lists.filter(pl.Series(lengths > 0)).explode().to_numpy()
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.arange(len(numbers)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    kept = place <= max(positions)
+    table = np.full((len(lengths), max(positions) + 1), np.nan)
+    table[row[kept], place[kept]] = numbers[kept]
+    return table[:, positions]
 
 
 def unseen(features: pl.DataFrame, specs: Sequence[FeatureSpec], matrix: Matrix) -> dict[int, tuple[str, ...]]:

@@ -54,7 +54,8 @@ def build_reference(features: pl.DataFrame, specs: Sequence[FeatureSpec], target
         The transform's output; must hold every column that `specs` names.
     specs : sequence of FeatureSpec
         ``number`` columns get edges at the reference's deciles, with both open ends beyond its range; a value that
-        alone fills a decile or more gets a bin of its own. ``category`` columns list their most frequent values.
+        alone fills a decile or more gets a bin of its own. ``category`` columns list their most frequent values. Of text and
+        lists only nulls are counted: nothing that somebody wrote is listed.
     target : polars.Series, shape (rows,)
         What predictions are compared with: the training target, or better the model's own answers on the holdout.
         Numeric values give a number's histogram, all others a category's.
@@ -71,10 +72,10 @@ def build_reference(features: pl.DataFrame, specs: Sequence[FeatureSpec], target
     >>> reference["features"]["x"]["nulls"], reference["prediction"]["counts"]
     (1, {'a': 3, 'b': 1})
     """
-    kinds = [(spec.name, _empty(features[spec.name], spec.kind)) for spec in specs]
+    kinds = {spec.column: spec.kind for spec in reversed(specs)}
     shape: Json = {
         "rows": 0,
-        "features": dict(kinds),
+        "features": {name: _empty(features[name], kinds[name]) for name in dict.fromkeys(spec.column for spec in specs)},
         "prediction": _empty(target, "number" if target.dtype.is_numeric() else "category"),
     }
     counted = count(features, shape)
@@ -242,6 +243,8 @@ def _empty(values: pl.Series, kind: str) -> Json:
         return {
             "kind": kind, "edges": edges, "counts": [0] * (len(edges) + 1), "nulls": 0, "rows": 0, "low": None, "high": None,
         }  # fmt: skip
+    if kind in ("term", "item"):
+        return {"kind": "category", "counts": {}, "other": 0, "nulls": 0, "rows": 0}
     tally = values.cast(pl.String).drop_nulls().rename("value").value_counts()
     listed = tally.sort(["count", "value"], descending=[True, False]).head(LISTED)["value"].to_list()
     return {"kind": "category", "counts": dict.fromkeys(listed, 0), "other": 0, "nulls": 0, "rows": 0}
@@ -276,12 +279,15 @@ def _count_number(values: pl.Series, entry: Json) -> Json:
 
 
 def _count_category(values: pl.Series, entry: Json) -> Json:
+    if not entry["counts"]:  # lists have no text to count by
+        nulls = values.null_count()
+        return {"kind": "category", "counts": {}, "other": len(values) - nulls, "nulls": nulls, "rows": len(values)}
     text = values.cast(pl.String).rename("value")
     tally = text.value_counts()
     found: dict[str | None, int] = dict(zip(tally["value"].to_list(), tally["count"].to_list(), strict=True))
-    nulls = found.pop(None, 0)
+    missing = found.pop(None, 0)
     counts = {name: found.pop(name, 0) for name in entry["counts"]}
-    return {"kind": "category", "counts": counts, "other": sum(found.values()), "nulls": nulls, "rows": len(text)}
+    return {"kind": "category", "counts": counts, "other": sum(found.values()), "nulls": missing, "rows": len(text)}
 
 
 def _cleared(entry: Json) -> Json:

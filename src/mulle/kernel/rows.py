@@ -13,6 +13,7 @@ import polars as pl
 from mulle.core.clock import EPOCH
 from mulle.core.errors import ContractError, DataError
 from mulle.core.records.bundle import InputField
+from mulle.kernel.bookkeeping import BOOKKEEPING
 from mulle.kernel.dtypes import INSTANT, dtype_of
 
 __all__ = ["cast_inputs", "frame_from_rows", "raw_inputs"]
@@ -53,7 +54,7 @@ def raw_inputs(
     for name, text in schema.items():
         named = name in key or name == time
         dtype = _widened(text)
-        if dtype is not None and not name.startswith("_") and (named or name not in hidden):
+        if dtype is not None and name not in BOOKKEEPING and (named or name not in hidden):
             fields.append(InputField(name=name, type=_WIRE[dtype], dtype=dtype, required=name != time))
     return tuple(fields)
 

@@ -13,13 +13,14 @@ from mulle.core.hashing import new_id
 from mulle.core.records.base import Cause, Json, to_json
 from mulle.core.records.dataset import Audit, CheckResult, DatasetVersion, Quarantine, Tag, verdict_of
 from mulle.core.records.exploration import Comparison, Exploration
+from mulle.kernel.bookkeeping import data_columns
 from mulle.kernel.dtypes import schema_text
 from mulle.lifecycle.data.checks.check import Beside, check_batch
 from mulle.lifecycle.data.checks.suggest import suggest
 from mulle.lifecycle.data.exploration.compare import compare as compared
 from mulle.lifecycle.data.exploration.diff import diff
 from mulle.lifecycle.data.exploration.explore import explore
-from mulle.lifecycle.data.ingest import restore
+from mulle.lifecycle.data.publish import restore
 from mulle.lifecycle.data.sql import answer
 from mulle.lifecycle.data.version import read_version
 from mulle.loop.ingest import audit, beside, last_version, stage_new
@@ -71,7 +72,7 @@ def read_rows(parts: Parts, name: str) -> pl.LazyFrame:
     """Read a version's rows without bookkeeping columns."""
     dataset, version = find_data(parts, name)
     rows = read_version(parts.lake, dataset, version)
-    return rows.select(c for c in rows.collect_schema() if not c.startswith("_"))
+    return rows.select(data_columns(rows.collect_schema()))
 
 
 def check_dataset(parts: Parts, name: str, *, causes: Sequence[Cause], fresh: bool = False) -> Json:
@@ -220,9 +221,18 @@ def query(parts: Parts, sql: str, limit: int = 1_000) -> Json:
     -------
     dict
         ``items``: a row each, as JSON values; ``columns`` with their types.
+
+    Raises
+    ------
+    UsageError
+        When the query fails; names the tables that there are.
     """
-    names = [n for n in parts.project.datasets if n in sql and last_version(parts, n) is not None]
-    found = answer(sql, {name: read_rows(parts, name) for name in names}, limit=limit)
+    names = [n for n in parts.project.datasets if last_version(parts, n) is not None]
+    try:
+        found = answer(sql, {name: read_rows(parts, name) for name in names if name in sql}, limit=limit)
+    except UsageError as error:
+        tables = f"tables: {', '.join(names) or 'none published'}"
+        raise UsageError(error.detail, next=f"{error.next}; {tables}", **error.facts) from error
     return {"items": to_json(found.to_dicts()), "next": None, "columns": schema_text(found)}
 
 

@@ -24,8 +24,9 @@ from mulle.lifecycle.features.materialise import forget as forget_entries
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
 from mulle.loop.ingest import last_version, publishing
-from mulle.loop.online import deployed_features, published_tables, specs_of
+from mulle.loop.online import deployed_features, feeding, published_tables, specs_of
 from mulle.loop.parts import Parts
+from mulle.loop.share import refresh_share
 
 __all__ = ["forget", "keys_of"]
 
@@ -121,6 +122,7 @@ def forget(parts: Parts, name: str, given: Sequence[str | Mapping[str, Any]], *,
         lost=_lost(parts, version),
     )
     parts.metadata.datasets.add_erasure(record)
+    refresh_share(parts, name)
     return record
 
 
@@ -166,12 +168,14 @@ def _rows_of(parts: Parts, dataset: Dataset, version: DatasetVersion, keys: pl.D
 
 def _online(parts: Parts, dataset: Dataset, gone: pl.DataFrame) -> int:
     removed = 0
-    for features in deployed_features(parts):
-        if gone.is_empty() or dataset.name not in {join.dataset.name for _, join in features.joins}:
-            continue
-        left = published_tables(parts, features)[dataset.name]
-        specs = specs_of(parts, features)
-        removed += forget_entries(features, dataset.name, specs, parts.online, gone, left, now=parts.clock.now())
+    # A refresh under way would write back what it has read already.
+    with feeding(parts):
+        for features in deployed_features(parts):
+            if gone.is_empty() or dataset.name not in {join.dataset.name for _, join in features.joins}:
+                continue
+            left = published_tables(parts, features)[dataset.name]
+            specs = specs_of(parts, features)
+            removed += forget_entries(features, dataset.name, specs, parts.online, gone, left, now=parts.clock.now())
     return removed
 
 

@@ -16,12 +16,14 @@ from mulle.core.clock import WallClock
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.model import Model
 from mulle.core.declare.project import Project
+from mulle.core.errors import Conflict, MulleError
 from mulle.core.hashing import hash_json
-from mulle.core.ports.source import SourceReader
+from mulle.core.ports.source import PartedReader, SourceReader
 from mulle.core.records.base import Cause, Json, to_json
 from mulle.core.records.dataset import CheckResult, DatasetVersion, Quarantine, verdict_of
 from mulle.lifecycle.data.checks.check import Beside, check_batch, referenced
-from mulle.lifecycle.data.ingest import Staged, publish, recover, stage, staged_rows
+from mulle.lifecycle.data.publish import publish, recover
+from mulle.lifecycle.data.stage import Staged, stage, stage_labels, staged_rows
 from mulle.lifecycle.data.version import read_version
 from mulle.loop.parts import Parts
 from mulle.loop.share import refresh_share
@@ -32,6 +34,7 @@ __all__ = [
     "beside",
     "ingest",
     "ingest_all",
+    "ingest_labels",
     "last_version",
     "needed",
     "ordered",
@@ -72,8 +75,13 @@ def stage_new(
     now: datetime,
     until: datetime | None = None,
     reader: SourceReader | None = None,
+    references: dict[str, pl.LazyFrame] | None = None,
+    anew: bool = False,
 ) -> Staged | None:
     """Read what is new and park it outside the table; None when there is nothing.
+
+    A source that gives all its rows each time gives those again that were turned away. They are taken along when all of
+    them now pass, since what kept them out may have been mended, and left out otherwise.
 
     Parameters
     ----------
@@ -83,11 +91,21 @@ def stage_new(
         On a replay clock: only rows known by then.
     reader : SourceReader, optional
         Instead of the dataset's own source.
+    references : dict, optional
+        See `audit`.
+    anew : bool
+        Also read again what was turned away since the last published version.
     """
     source = reader or parts.source(dataset)
-    labels = parts.labels(dataset) if reader is None else None
     previous = last_version(parts, dataset.name)
-    return stage(dataset, source, previous, parts.lake, batch=batch, now=now, until=until, labels=labels)
+
+    def staged(refused: bool) -> Staged | None:
+        return stage(dataset, source, previous, parts.lake, batch=batch, now=now, until=until, refused=refused, anew=anew)
+
+    found = staged(refused=True)
+    if found is None or not found.again or verdict_of(audit(parts, dataset, found, references)) != "fail":
+        return found
+    return staged(refused=False)
 
 
 def audit(
@@ -104,6 +122,7 @@ def audit(
             version=previous,
             references=known,
             counted=staged.counted,
+            corrects=staged.labels,
         ),
         now=staged.at,
     )
@@ -117,8 +136,13 @@ def publish_staged(
     *,
     causes: tuple[Cause, ...],
     bulk: bool | None = None,
+    reader: SourceReader | None = None,
+    until: datetime | None = None,
 ) -> DatasetVersion | Quarantine:
     """Publish an audited batch, or move it to quarantine when a check failed.
+
+    Of a batch that several files made, those that pass by themselves are published; what is given back is then the
+    first quarantine.
 
     A run and a tick may read the same new rows: the batch that comes second is left out, and what only it had is read
     again from where the published version ends.
@@ -128,19 +152,55 @@ def publish_staged(
     bulk : bool, optional
         Whether the rows are history that is loaded later. By default those of the first publish are, and all that a
         replay loads; what comes afterwards on the wall clock arrives live.
+    reader, until
+        As for `stage_new`.
     """
+    source = reader or parts.source(dataset)
+    if verdict_of(results) == "fail" and len(staged.parts) > 1 and isinstance(source, PartedReader):
+        if bulk is None:
+            bulk = not _live(parts, last_version(parts, dataset.name))
+        return _apart(parts, dataset, staged, source, until=until, causes=causes, bulk=bulk)
     with publishing(parts):
         last = last_version(parts, dataset.name)
         if last is not None and last.version != staged.after and last.id != staged.id:
             parts.lake.unpark(f"staging/{dataset.name}/{staged.batch}")
             return last
-        live = last is not None and isinstance(parts.clock, WallClock) if bulk is None else not bulk
+        live = _live(parts, last) if bulk is None else not bulk
         before = parts.metadata.datasets.get(dataset.name, staged.after) if staged.after else None
         # Under the lock, so that no reader can have looked between this instant and the commit.
         now = parts.clock.now()
         made = publish(dataset, staged, results, before, parts.lake, parts.metadata.datasets, now=now, causes=causes, live=live)
         refresh_share(parts, dataset.name)
         return made
+
+
+def _live(parts: Parts, last: DatasetVersion | None) -> bool:
+    return last is not None and isinstance(parts.clock, WallClock)
+
+
+def _apart(
+    parts: Parts,
+    dataset: Dataset,
+    staged: Staged,
+    reader: PartedReader,
+    *,
+    until: datetime | None,
+    causes: tuple[Cause, ...],
+    bulk: bool,
+) -> DatasetVersion | Quarantine:
+    """Judge the halves of a batch that failed by themselves, and their halves, until only what is bad is turned away."""
+    parts.lake.unpark(f"staging/{dataset.name}/{staged.batch}")
+    middle, done = len(staged.parts) // 2, []
+    for number, names in enumerate((staged.parts[:middle], staged.parts[middle:])):
+        source = reader.only(names)
+        half = stage_new(parts, dataset, batch=f"{staged.batch}-{number}", now=staged.at, until=until, reader=source)
+        if half is not None:
+            checks = audit(parts, dataset, half)
+            done.append(publish_staged(parts, dataset, half, checks, causes=causes, bulk=bulk, reader=source, until=until))
+    made = next((d for d in done if isinstance(d, Quarantine)), done[-1] if done else last_version(parts, dataset.name))
+    if made is None:
+        raise Conflict(f"dataset {dataset.name}: what was read has gone meanwhile", next="try again", dataset=dataset.name)
+    return made
 
 
 def ingest(
@@ -152,11 +212,49 @@ def ingest(
     until: datetime | None = None,
     reader: SourceReader | None = None,
     bulk: bool | None = None,
-) -> DatasetVersion | Quarantine | None:
-    """Stage, audit and publish one dataset; None when its source has nothing new."""
+    anew: bool = False,
+) -> tuple[DatasetVersion | Quarantine, ...]:
+    """Stage, audit and publish what one dataset's source has, then what its labels have; empty when there is nothing new.
+
+    Parameters
+    ----------
+    reader : SourceReader, optional
+        Instead of the dataset's own source; labels are then left alone.
+    anew : bool
+        See `stage_new`.
+    """
+    made: list[DatasetVersion | Quarantine] = []
     last = last_version(parts, dataset.name)
     batch = hash_json([dataset.name, last.version if last else 0, str(now), str(until), [c.id for c in causes]])[:16]
-    staged = stage_new(parts, dataset, batch=batch, now=now, until=until, reader=reader)
+    staged = stage_new(parts, dataset, batch=batch, now=now, until=until, reader=reader, anew=anew)
+    if staged is not None:
+        checks = audit(parts, dataset, staged)
+        made.append(publish_staged(parts, dataset, staged, checks, causes=causes, bulk=bulk, reader=reader, until=until))
+    if reader is None:
+        # Labels that come with the very first rows are history like them.
+        first = bulk is None and last is None
+        done = ingest_labels(
+            parts, dataset, batch=f"{batch}-labels", now=now, causes=causes, until=until, bulk=True if first else bulk
+        )
+        made += [] if done is None else [done]
+    return tuple(made)
+
+
+def ingest_labels(
+    parts: Parts,
+    dataset: Dataset,
+    *,
+    batch: str,
+    now: datetime,
+    causes: tuple[Cause, ...],
+    until: datetime | None = None,
+    bulk: bool | None = None,
+) -> DatasetVersion | Quarantine | None:
+    """Publish the outcomes that a dataset's labels bring to its published rows; None when they bring none."""
+    reader, last = parts.labels(dataset), last_version(parts, dataset.name)
+    if reader is None or last is None:
+        return None
+    staged = stage_labels(dataset, reader, last, parts.lake, batch=batch, now=now, until=until)
     if staged is None:
         return None
     return publish_staged(parts, dataset, staged, audit(parts, dataset, staged), causes=causes, bulk=bulk)
@@ -168,14 +266,19 @@ def ingest_all(
     *,
     causes: tuple[Cause, ...],
     bulk: bool | None = None,
+    anew: bool = False,
     progress: Callable[[str, str], None] = lambda *_: None,
 ) -> Json:
     """Bring in what is new of the datasets named, or of all; references before those whose checks name them.
+
+    A source that fails keeps no other waiting.
 
     Parameters
     ----------
     bulk : bool, optional
         See `publish_staged`.
+    anew : bool
+        See `stage_new`.
     progress : callable
         Told a dataset's name and what is done with it.
 
@@ -184,25 +287,31 @@ def ingest_all(
     dict
         ``items``: ``{id, created_at, dataset, action (published, quarantined, nothing new), version, added, replaced, rows,
         verdict, checks}``.
+
+    Raises
+    ------
+    MulleError
+        The first failure, once every dataset had its turn.
     """
     chosen = all_datasets(parts.project) if names is None else ordered([parts.project.dataset(n) for n in names])
     asked = {d.name for d in chosen} if names is None else set(names)
-    items = []
+    items, failures = [], []
     for dataset in (d for d in chosen if d.name in asked):
         progress(dataset.name, "reading")
-        made: DatasetVersion | Quarantine | None = None
-        # Labels that waited for rows of this very batch find them once it is published.
-        for _ in range(2 if dataset.labels is not None else 1):
-            done = ingest(parts, dataset, now=parts.clock.now(), causes=causes, bulk=bulk)
-            made = done or made
-            if not isinstance(done, DatasetVersion):
-                break
+        try:
+            made = ingest(parts, dataset, now=parts.clock.now(), causes=causes, bulk=bulk, anew=anew)
+        except MulleError as error:
+            failures.append(error)
+            progress(dataset.name, "failed")
+            continue
         items.append(_told(parts, dataset.name, made))
         progress(dataset.name, items[-1]["action"])
+    if failures:
+        raise failures[0]
     return {"items": items, "next": None}
 
 
-def _told(parts: Parts, name: str, made: DatasetVersion | Quarantine | None) -> Json:
+def _told(parts: Parts, name: str, made: Sequence[DatasetVersion | Quarantine]) -> Json:
     last = parts.metadata.datasets.get(name)
     told: Json = {"id": name, "created_at": to_json(parts.clock.now()), "dataset": name, "version": last and last.version}
     told |= {
@@ -213,14 +322,20 @@ def _told(parts: Parts, name: str, made: DatasetVersion | Quarantine | None) -> 
         "checks": [],
         "action": "nothing new",
     }
-    if isinstance(made, DatasetVersion):
-        told |= {"action": "published", "added": made.added, "replaced": made.replaced}
-    if isinstance(made, Quarantine):
-        told |= {"action": "quarantined", "added": made.rows, "address": made.address}
-    if made is not None:
-        told |= {"id": made.id, "created_at": to_json(made.created_at), "causes": to_json(made.causes)}
-        told |= {"verdict": verdict_of(made.checks), "checks": to_json(made.checks)}
-    return told
+    if not made:
+        return told
+    published = [m for m in made if isinstance(m, DatasetVersion)]
+    refused = next((m for m in made if isinstance(m, Quarantine)), None)
+    shown = refused or published[0]
+    told |= {"id": shown.id, "created_at": to_json(shown.created_at), "causes": to_json(shown.causes)}
+    told |= {"verdict": verdict_of(shown.checks), "checks": to_json(shown.checks)}
+    if refused is not None:
+        return told | {"action": "quarantined", "added": refused.rows, "address": refused.address}
+    return told | {
+        "action": "published",
+        "added": sum(m.added for m in published),
+        "replaced": sum(m.replaced for m in published),
+    }
 
 
 def last_version(parts: Parts, dataset: str) -> DatasetVersion | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,11 +10,13 @@ import orjson
 import polars as pl
 
 from mulle.core.declare.model import Model
-from mulle.core.errors import NotFound
+from mulle.core.errors import ContractError, NotFound
 from mulle.core.hashing import hash_json
 from mulle.core.records.base import Json, to_json
 from mulle.core.records.prediction import LABELS, PREDICTIONS, Label
+from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.labels import Remembered, read_labels
+from mulle.lifecycle.serving.log import log_folder
 from mulle.lifecycle.serving.rows import label_rows
 from mulle.loop.parts import Parts
 
@@ -53,6 +56,7 @@ def import_labels(parts: Parts, model: str, rows: Sequence[Json], *, by: str, un
     dataset = declared.features.dataset
     items = _items(parts, declared, rows, untyped)
     labels: list[Label] = []
+    impossible: list[Json] = []
     for first in range(0, len(items), _PORTION):
         receipt = read_labels(
             {"model": model, "labels": items[first : first + _PORTION]},
@@ -64,8 +68,12 @@ def import_labels(parts: Parts, model: str, rows: Sequence[Json], *, by: str, un
             by=by,
         )
         labels += receipt.labels
+        impossible += [{**items[first + int(str(u["index"]))], "why": u["why"]} for u in receipt.unknown]
+    # A prediction that was given a moment ago can be labelled.
+    drain(log_folder(parts.settings.home), parts.lake, now=now)
     told = label_rows([orjson.dumps(to_json(labels))]) if labels else pl.DataFrame()
-    fresh, unknown = _known(parts, _new(parts, told))
+    fresh, lost = _known(parts, _new(parts, told))
+    unknown = [{"prediction_id": u["prediction_id"], "why": u["why"]} for u in (*impossible, *lost)]
     batch = hash_json([to_json(now), model, fresh["id"].to_list() if fresh.height else []])[:16]
     if fresh.height:
         parts.lake.append(LABELS, fresh, application=f"labels-{batch}", sequence=1, partition_by=["day"])
@@ -78,11 +86,10 @@ def _items(parts: Parts, model: Model, rows: Sequence[Json], untyped: bool) -> l
     version = parts.metadata.datasets.get(dataset.name)
     types = version.schema if version is not None and untyped else {}
     items = []
-    for row in rows:
-        value = row["value"] if "value" in row else row.get(model.target)
-        if untyped and model.task == "regression":
-            value = _number(value)
-        item: Json = {"value": None if value == "" else value}
+    for index, row in enumerate(rows):
+        member = "value" if "value" in row else model.target
+        # Without the member the label has no value either, and is refused by name where labels are read.
+        item: Json = {"value": _value(row[member], index, model, untyped)} if member in row else {}
         key = row.get("key") or {name: row[name] for name in dataset.key if row.get(name) not in (None, "")}
         if row.get("prediction_id"):
             item["prediction_id"] = row["prediction_id"]
@@ -95,11 +102,23 @@ def _items(parts: Parts, model: Model, rows: Sequence[Json], untyped: bool) -> l
     return items
 
 
-def _number(value: Any) -> Any:
+def _value(value: Any, index: int, model: Model, untyped: bool) -> Any:
+    if value == "" or value is None:
+        return None
+    if model.task != "regression" or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+        return value
     try:
-        return float(value) if value else None
-    except ValueError:
-        return value  # refused by name where labels are read
+        number = float(value) if untyped else math.nan
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isfinite(number):
+        return number
+    raise ContractError(
+        f"label {index}: value is {value!r}, and {model.target} of {model.name} is a number",
+        next="send a number, or null where none will come",
+        row=index,
+        field="value",
+    )
 
 
 def _typed(value: Any, kind: str) -> Any:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from mulle.core.clock import duration
 from mulle.core.errors import MulleError
 from mulle.core.records.base import Cause
+from mulle.core.records.prediction import LABELS, PREDICTIONS
+from mulle.core.records.run import Run, run_stages
 from mulle.kernel.project import hash_code, load_project
+from mulle.lifecycle.data.version import table_name
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
 from mulle.loop.engine import Engine
@@ -25,6 +29,9 @@ from mulle.loop.tick import tick
 __all__ = ["Live", "up"]
 
 log = logging.getLogger("mulle.loop")
+
+_AHEAD = 2
+"""How many looks ahead histories are filled, so that a request just after a tick finds one; corrected as rows come in."""
 
 Control = Callable[[Callable[[], Parts]], None]
 """Serves the control plane until the process is told to stop; takes what gives the parts in force."""
@@ -47,6 +54,10 @@ def up(parts: Parts, control: Control) -> None:
             live.stop()
 
 
+_TIDIED = timedelta(hours=1)
+"""How often small files of the lake are put together; each look at a source that has something makes one."""
+
+
 class Live:
     """The ticking loop beside an engine.
 
@@ -64,6 +75,7 @@ class Live:
         self._thread = threading.Thread(target=self._run, name="mulle-loop", daemon=True)
         self._submitted: set[str] = set()
         self._refused = ""
+        self._tidied = parts.clock.now()
 
     def start(self) -> None:
         """Start the inference server and the ticks."""
@@ -80,16 +92,11 @@ class Live:
     def once(self) -> None:
         """Look once: project, sources, online store, log, windows, canaries, causes, waiting runs."""
         self._reload()
-        now = self.parts.clock.now()
         running = [r for s in ("queued", "running") for r in self.parts.metadata.runs.list(state=s, limit=100)]
-        # What a run under way may be publishing is left to it.
-        models = [self.parts.project.models[r.model] for r in running if r.model in self.parts.project.models]
-        taken = {dataset.name for model in models for dataset in needed(model)}
-        for dataset in all_datasets(self.parts.project):
-            if dataset.name not in taken and self.parts.metadata.datasets.get(dataset.name) is not None:
-                cause = Cause(type="schedule", id="tick", why="the loop looked at the source")
-                ingest(self.parts, dataset, now=now, causes=(cause,))
-        refresh_online(self.parts, now)
+        self._ingest(running)
+        # Only now is what was just published available, and it is wanted at once.
+        now = self.parts.clock.now()
+        refresh_online(self.parts, now, until=now + _AHEAD * duration(self.parts.settings.tick))
         folder = log_folder(self.parts.settings.home)
         seen = tick(
             self.parts,
@@ -103,6 +110,37 @@ class Live:
             self._submit(start_run(self.parts, model, causes=(cause,)).id)
         for run in running:
             self._submit(run.id)
+        if now - self._tidied >= _TIDIED:
+            self._tidied = now
+            self._tidy()
+
+    def _tidy(self) -> None:
+        tables = [table_name(dataset.name) for dataset in all_datasets(self.parts.project)]
+        for table in (*tables, PREDICTIONS, LABELS):
+            try:
+                self.parts.lake.compact(table)
+            except MulleError as error:  # another writer was faster; the next hour comes
+                log.warning("%s was not put together: %s", table, error.detail)
+
+    def _ingest(self, running: Sequence[Run]) -> None:
+        """Bring in what the sources have; one that fails keeps no other, and nothing else of the look, waiting."""
+        taken = {name for run in running for name in self._publishing(run)}
+        cause = Cause(type="schedule", id="tick", why="the loop looked at the source")
+        for dataset in all_datasets(self.parts.project):
+            if dataset.name in taken or self.parts.metadata.datasets.get(dataset.name) is None:
+                continue
+            try:
+                ingest(self.parts, dataset, now=self.parts.clock.now(), causes=(cause,))
+            except MulleError as error:
+                log.error("dataset %s: %s; %s", dataset.name, error.detail, error.next)
+
+    def _publishing(self, run: Run) -> tuple[str, ...]:
+        """Name the datasets that are left to a run: from its start until it has published, not while it trains."""
+        model = self.parts.project.models.get(run.model)
+        stages = {s.name: s.state for s in run_stages(self.parts.metadata.runs.events(run.id))}
+        if model is None or "ingest" not in stages or stages.get("publish") == "done":
+            return ()
+        return tuple(dataset.name for dataset in needed(model))
 
     def _run(self) -> None:
         pause = duration(self.parts.settings.tick).total_seconds()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -18,7 +21,7 @@ from mulle.lifecycle.features.join import join_specs
 from mulle.lifecycle.features.materialise import Published, materialise, trim
 from mulle.loop.parts import Parts
 
-__all__ = ["deployed_features", "published_tables", "refresh_online", "specs_of"]
+__all__ = ["deployed_features", "feeding", "published_tables", "refresh_online", "specs_of"]
 
 _TRIMMED = timedelta(hours=1)
 """How often what nobody asks for any more is deleted; to find it, the whole store is walked through."""
@@ -58,7 +61,8 @@ def refresh_online(
     now : datetime
         The clock's now.
     until : datetime, optional
-        Defaults to `now`; a replay goes ahead of its clock, the ticks themselves see only what was known by then.
+        Defaults to `now`; later where ticks are wanted before their time. A tick sees what is published by now and, at
+        the next refresh, what was published since and known by then.
     tables : dict of DataFrame, optional
         Published rows by dataset, when they are at hand.
 
@@ -67,21 +71,33 @@ def refresh_online(
     int
         Entries written.
     """
-    written = 0
-    until = until or now
-    for features in deployed_features(parts):
-        versions = _versions(parts, features)
-        if any(join.dataset.name not in versions for _, join in features.joins):
-            continue
-        specs = join_specs(features, {name: version.schema for name, version in versions.items()})
-        marks = [parts.online.marked(spec.table) for spec in specs]
-        published = _tables(parts, features, versions)
-        for name, rows in (tables or {}).items():
-            if name in published:
-                published[name] = Published(rows.lazy(), published[name].version, published[name].changed)
-        written += sum(materialise(features, published, specs, parts.online, until=until, now=now).values())
-        if any(mark is None or _hour(mark.until) != _hour(until) for mark in marks):
-            trim(specs, parts.online, until=now)
+    with feeding(parts):
+        return sum(_refresh(parts, features, now, until or now, tables or {}) for features in deployed_features(parts))
+
+
+@contextmanager
+def feeding(parts: Parts) -> Iterator[None]:
+    """Hold off every other feed of this home: one that read earlier must not write, or write again, what is erased, later."""
+    path = parts.settings.home / "online.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _refresh(parts: Parts, features: Features, now: datetime, until: datetime, tables: dict[str, pl.DataFrame]) -> int:
+    versions = _versions(parts, features)
+    if any(join.dataset.name not in versions for _, join in features.joins):
+        return 0
+    specs = join_specs(features, {name: version.schema for name, version in versions.items()})
+    marks = [parts.online.marked(spec.table) for spec in specs]
+    published = _tables(parts, features, versions)
+    for name, rows in tables.items():
+        if name in published:
+            published[name] = Published(rows.lazy(), published[name].version, published[name].changed)
+    written = sum(materialise(features, published, specs, parts.online, until=until, now=now).values())
+    if any(mark is None or _hour(mark.until) != _hour(until) for mark in marks):
+        trim(specs, parts.online, until=now)
     return written
 
 

@@ -249,8 +249,9 @@ class _Play:
         why = "drill: a batch with an unknown code and an impossible number is thrown in"
         cause = Cause(type="drill", id="bad_batch", why=why)
         bad = Injected(self._past.bad_batch(now), "drill")
-        done = ingest(self._parts, dataset, now=now, causes=(cause,), reader=bad)
-        if isinstance(done, Quarantine):
+        for done in ingest(self._parts, dataset, now=now, causes=(cause,), reader=bad):
+            if not isinstance(done, Quarantine):
+                continue
             failed = ", ".join(f"{c.name} ({c.failed} rows)" for c in done.checks if c.verdict == "fail")
             self._tell("quarantine", now, f"bad batch of {done.rows} {dataset.name} held back by {failed}")
 
@@ -269,8 +270,9 @@ class _Play:
             reader = self._past.reader(self._parts, dataset)
             now = self._parts.clock.now()
             done = ingest(self._parts, dataset, now=now, causes=(cause,), until=until, reader=reader)
-            if isinstance(done, Quarantine):
-                failed = ", ".join(c.name for c in done.checks if c.verdict == "fail")
+            bad = next((d for d in done if isinstance(d, Quarantine)), None)
+            if bad is not None:
+                failed = ", ".join(c.name for c in bad.checks if c.verdict == "fail")
                 raise Refused(
                     f"replay: real rows of {dataset.name} failed {failed}",
                     next="mend the checks or the data",

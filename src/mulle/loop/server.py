@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
+from typing import TextIO
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -24,7 +27,11 @@ _GRACE = 20.0
 
 
 class InferenceServer:
-    """One ``mulle serve`` process of this home.
+    """The ``mulle serve`` process of this home.
+
+    It outlives a loop that is killed, and goes on answering. The next loop ends it before it starts its own, for it may be
+    of other settings or another release. The home's ``serve.lock`` tells of it: the process inherits the lock's
+    descriptor, so that the lock is held as long as it lives, whoever started it.
 
     Parameters
     ----------
@@ -39,15 +46,25 @@ class InferenceServer:
         self._generation = 0
 
     def start(self) -> None:
-        """Start the process; does not wait for it."""
-        with self._log.open("ab") as log:
+        """Start the process; does not wait for it, but for the end of one that an earlier loop left.
+
+        Raises
+        ------
+        Unavailable
+            When that one does not end.
+        """
+        with (self._settings.home / "serve.lock").open("a+") as lock, self._log.open("ab") as log:
+            _take_over(lock)
+            lock.truncate(0)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "mulle", "serve"],
                 env={**os.environ, **environment(self._settings)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=(lock.fileno(),),
             )
+            lock.write(str(self._process.pid))
 
     @property
     def address(self) -> tuple[str, int]:
@@ -146,6 +163,30 @@ def free_port(host: str) -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def _take_over(lock: TextIO) -> None:
+    """Take the lock; who holds it is asked to finish what it took, and killed when it does not."""
+    asked: int | None = None
+    deadline = time.monotonic() + _GRACE
+    while not _taken(lock):
+        lock.seek(0)
+        pid, late = lock.read(), time.monotonic() > deadline
+        if pid.isdecimal() and (late or asked is None):
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL if late else signal.SIGTERM)
+            asked = int(pid)
+        if time.monotonic() > deadline + _GRACE:
+            raise Unavailable(f"an inference server of this home, pid {pid or 'unknown'}, does not end", next="end it by hand")
+        time.sleep(0.02)
+
+
+def _taken(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _tail(path: Path) -> str:

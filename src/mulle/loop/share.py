@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,12 +16,14 @@ from mulle.core.ports.lake import Lake
 from mulle.core.ports.source import Batch
 from mulle.core.records.base import Json, from_json, to_json
 from mulle.core.records.dataset import DatasetVersion
-from mulle.lifecycle.data.version import VERSION, read_version
+from mulle.kernel.bookkeeping import VERSION, data_columns
+from mulle.lifecycle.data.version import read_version
 from mulle.loop.parts import Parts
 
 __all__ = ["SharedReader", "open_shared", "read_shared", "refresh_share", "share", "unshare"]
 
 _ALL = 1_000_000
+_NAMED = 20
 Opened = Callable[[str], tuple[Lake, str]]
 """Opens a lake by the URL of a document in it; gives the lake and the document's name."""
 
@@ -42,9 +44,10 @@ def share(parts: Parts, name: str) -> Json:
     dataset = parts.project.dataset(name)
     if parts.metadata.datasets.get(name) is None:
         raise NotFound(f"dataset {name} has no published version", next=f"run `mulle data ingest {name}` first", dataset=name)
-    address = parts.lake.write_document(_document(name), _listed(parts, dataset))
+    listed = _listed(parts, dataset)
+    address = parts.lake.write_document(_document(name), listed)
     url = address if "://" in address else f"file://{address}"
-    versions = [v.version for v in parts.metadata.datasets.versions(name, 100)]
+    versions = [v["version"] for v in reversed(listed["versions"])]
     return {"id": name, "created_at": rfc3339(parts.clock.now()), "dataset": name, "url": url, "versions": versions}
 
 
@@ -89,7 +92,9 @@ def open_shared(opened: Opened, url: str) -> OpenShare:
     number = int(asked) if asked.isdigit() else listed["tags"].get(asked) if asked else listed["versions"][-1]["version"]
     found = next((v for v in listed["versions"] if v["version"] == number), None)
     if found is None:
-        raise NotFound(f"{place} has no version '{asked}'", next=f"versions: 1 to {listed['versions'][-1]['version']}")
+        there = f"versions: {', '.join(str(v['version']) for v in listed['versions'][-_NAMED:])}"
+        tags = f"; tags: {', '.join(listed['tags'])}" if listed["tags"] else ""
+        raise NotFound(f"{place} has no version '{asked}'", next=there + tags)
     dataset = Dataset(
         listed["dataset"],
         Shared(place),
@@ -105,13 +110,15 @@ def read_shared(opened: Opened, url: str) -> pl.DataFrame:
     """Read another project's published rows, without bookkeeping columns."""
     found = open_shared(opened, url)
     rows = read_version(found.lake, found.dataset, found.version)
-    return rows.select(c for c in rows.collect_schema() if not c.startswith("_")).collect()
+    return rows.select(data_columns(rows.collect_schema())).collect()
 
 
 class SharedReader:
     """Reads what another project has published since; implements `SourceReader`.
 
-    A version that the other project took back by a restore stays in what was read of it before.
+    Positions are ``{"version", "hash", "spans", "given"}``: the version read last, the versions whose rows it is made of, and
+    all versions whose rows were ever given. After a restore everything is given again, with `repeats` set, so that rows
+    that it brought back arrive. A row that only the versions it took back had stays in what was read of them before.
     """
 
     def __init__(self, source: Shared, opened: Opened) -> None:
@@ -122,21 +129,41 @@ class SharedReader:
         del until
         found = open_shared(self._opened, self._source.url)
         last, version = positions.get("version", 0), found.version
-        if version.version <= last:
+        if version.version == last:
             return None
-        rows = read_version(found.lake, found.dataset, version, superseded=True).filter(pl.col(VERSION) > last)
-        # In the order of their publishing: of two versions of a row the later one must come last here too.
-        ordered = rows.sort(VERSION, maintain_order=True)
-        plain = ordered.select(c for c in rows.collect_schema() if not c.startswith("_"))
+        before = _numbers(positions.get("spans", [[1, last]]))
+        given = _numbers(positions.get("given", [[1, last]]))
+        now = _numbers(version.spans or [(1, version.version)])
+        fresh = now - before
+        again = bool(before - now or fresh & given)
+        rows = read_version(found.lake, found.dataset, version, superseded=not again)
+        if not again:
+            # In the order of their publishing: of two versions of a row the later one must come last here too.
+            rows = rows.filter(pl.col(VERSION).is_in(sorted(fresh))).sort(VERSION, maintain_order=True)
         return Batch(
-            pieces=plain.collect_batches(),
-            positions={"version": version.version, "hash": version.hash},
+            pieces=rows.select(data_columns(rows.collect_schema())).collect_batches(),
+            positions={"version": version.version, "hash": version.hash, "spans": _runs(now), "given": _runs(given | now)},
             origin=f"{self._source.url} version {version.version}",
+            repeats=pl.lit(True) if again else None,
         )
 
 
+def _numbers(spans: Iterable[Sequence[int]]) -> set[int]:
+    return {number for first, last in spans for number in range(first, last + 1)}
+
+
+def _runs(numbers: set[int]) -> list[list[int]]:
+    """Write numbers as runs of neighbours, as `_numbers` reads them."""
+    firsts = sorted(n for n in numbers if n - 1 not in numbers)
+    lasts = sorted(n for n in numbers if n + 1 not in numbers)
+    return [[first, last] for first, last in zip(firsts, lasts, strict=True)]
+
+
 def _listed(parts: Parts, dataset: Dataset) -> Json:
-    versions = [{**to_json(v), "checks": [], "positions": {}} for v in parts.metadata.datasets.versions(dataset.name, _ALL)]
+    store = parts.metadata.datasets
+    lost = {number for erasure in store.erasures(dataset.name, _ALL) for number in erasure.lost}
+    kept = [v for v in store.versions(dataset.name, _ALL) if v.version not in lost]
+    versions = [{**to_json(v), "checks": [], "positions": {}} for v in kept]
     return {
         "format": 1,
         "dataset": dataset.name,
@@ -144,7 +171,7 @@ def _listed(parts: Parts, dataset: Dataset) -> Json:
         "time": dataset.time,
         "known_at": dataset.known_at,
         "outcome": list(dataset.outcome),
-        "tags": {tag.name: tag.version for tag in parts.metadata.datasets.tags(dataset.name)},
+        "tags": {tag.name: tag.version for tag in store.tags(dataset.name) if tag.version not in lost},
         "versions": versions[::-1],
     }
 

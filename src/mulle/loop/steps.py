@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.model import Model
 from mulle.core.declare.operate import Immediate
 from mulle.core.errors import NotFound
@@ -22,9 +23,9 @@ from mulle.core.records.deployment import Deployment
 from mulle.core.records.model import ModelVersion, Parity
 from mulle.core.records.run import GateResult, Run, Trial
 from mulle.kernel.faults import point
-from mulle.lifecycle.data.ingest import Staged, staged_rows
+from mulle.lifecycle.data.stage import Staged, staged_rows
 from mulle.lifecycle.rollout.plan import start_canary
-from mulle.loop.ingest import audit, needed, publish_staged, stage_new
+from mulle.loop.ingest import audit, ingest_labels, needed, publish_staged, stage_new
 from mulle.loop.online import refresh_online
 from mulle.loop.operate import add_deployment, champion
 from mulle.loop.parts import Parts
@@ -98,16 +99,27 @@ class Steps:
 
     def publish(self, run_id: str, results: Json) -> Json:
         """Publish audited batches, quarantine failed ones, and fix the versions that the run reads."""
-        _, model = self._run(run_id)
-        staged, refused = _staged(results), []
+        run, model = self._run(run_id)
+        until = run.cutoff if self.replay else None
+        staged: dict[str, Staged] = _staged(results)
+        refused: list[str] = []
         cause = Cause(type="run", id=run_id, why=f"run of {model.name} found new rows")
         for dataset in needed(model):
+            reader, first = (self.readers or {}).get(dataset.name), None
             if dataset.name in staged:
                 checks = tuple(from_json(CheckResult, c) for c in results["check"]["checks"][dataset.name])
-                done = publish_staged(self.parts, dataset, staged[dataset.name], checks, causes=(cause,))
-                if isinstance(done, Quarantine):
-                    failed = ", ".join(f"{c.name} failed on {c.failed} rows" for c in checks if c.verdict == "fail")
-                    refused.append(f"{dataset.name}: batch quarantined, {failed}")
+                done = publish_staged(
+                    self.parts, dataset, staged[dataset.name], checks, causes=(cause,), reader=reader, until=until
+                )
+                # Labels that come with the very first rows are history like them.
+                first = True if isinstance(done, DatasetVersion) and done.version == 1 else None
+                refused += _refusal(dataset, done)
+            if reader is None:
+                batch = f"{run_id}-{dataset.name}-labels"
+                told = ingest_labels(
+                    self.parts, dataset, batch=batch, now=run.created_at, causes=(cause,), until=until, bulk=first
+                )
+                refused += _refusal(dataset, told)
             point("during:publish")
         if refused:
             return {"rejected": "; ".join(refused)}
@@ -292,3 +304,10 @@ class Steps:
 
 def _staged(results: Json) -> dict[str, Staged]:
     return {name: from_json(Staged, s) for name, s in results["ingest"]["staged"].items() if s is not None}
+
+
+def _refusal(dataset: Dataset, done: DatasetVersion | Quarantine | None) -> list[str]:
+    if not isinstance(done, Quarantine):
+        return []
+    failed = ", ".join(f"{c.name} failed on {c.failed} rows" for c in done.checks if c.verdict == "fail")
+    return [f"{dataset.name}: batch quarantined, {failed}"]

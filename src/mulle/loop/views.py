@@ -5,6 +5,7 @@ The command line, the control API and the Python door all render these; none of 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -57,7 +58,7 @@ def model_names(parts: Parts) -> tuple[str, ...]:
 
 
 def run_view(parts: Parts, run: str) -> Json:
-    """Give a run with its stages, gates, trials, data and the version it made.
+    """Give a run with its stages, gates, trials, data, the version it made and, while its folder is there, its `evaluation`.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def run_view(parts: Parts, run: str) -> Json:
     record = parts.metadata.runs.get(run)
     if record is None:
         raise NotFound(f"no run '{run}'", next="see `mulle runs ls`", run=run)
-    return _run(parts, record)
+    return {**_run(parts, record), "evaluation": _evaluation(parts, run)}
 
 
 def runs_view(
@@ -99,6 +100,12 @@ def _run(parts: Parts, run: Run) -> Json:
         "model_version": version.version if version else None,
         "selection": selection_of(parts, run.id),
     }
+
+
+def _evaluation(parts: Parts, run: str) -> Json | None:
+    # A small file of the run's own; once its folder is cleared, the gates' records and the model's card still tell.
+    path = parts.settings.home / "runs" / run / "evaluation.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else None
 
 
 def model_view(parts: Parts, name: str) -> Json:

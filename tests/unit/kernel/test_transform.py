@@ -329,6 +329,6 @@ def test_few_rows_and_many_are_encoded_alike(rows: list[tuple[str | None, int | 
 
 def test_a_feature_that_no_model_takes_is_refused_by_name() -> None:
     with pytest.raises(TransformError, match="'l'"):
-        feature_specs(pl.DataFrame({"l": [[1]]}))
+        feature_specs(pl.DataFrame({"l": [{"a": 1}]}))
     with pytest.raises(TransformError, match="no feature 'gone'"):
         encode(pl.DataFrame({"x": [1]}), [FeatureSpec(name="gone", kind="number")])

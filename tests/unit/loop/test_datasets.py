@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mulle.core.errors import DataError, NotFound, UsageError
+from mulle.core.errors import NotFound, UsageError
 from mulle.core.records.base import Cause, Json
 from mulle.loop.datasets import (
     check_dataset,
@@ -124,18 +124,26 @@ def test_a_stricter_declaration_is_checked_against_what_is_published(opened: Ope
     assert check_dataset(strict, "trips@1", causes=WHY)["verdict"] == "pass"
 
 
-def test_suggested_checks_can_be_pasted_and_pass(trips: Parts) -> None:
+def test_suggested_checks_can_be_pasted_and_pass(opened: Opened, trips: Parts) -> None:
     text = suggest_checks(trips, "trips")["text"]
-    assert "ml.between('km'" in text or 'ml.between("km"' in text
+    assert 'ml.between("km", 0, ' in text
+    pasted = opened(f'trips = ml.Dataset("trips", ml.Files("trips/*.csv"), key="id", time="at", {text})')
+    told = check_dataset(pasted, "trips", causes=WHY)
+    assert (told["verdict"], told["version"]) == ("pass", 2)
+    assert [c["name"].partition("(")[0] for c in told["checks"]][:3] == ["schema", "rows", "unique"]
+    write(pasted, "far.csv", "9,2013-01-01T12:00:00Z,5000")
+    far = {c["name"]: c["verdict"] for c in check_dataset(pasted, "trips", causes=WHY, fresh=True)["checks"]}
+    assert far["between(km)"] == "fail"
 
 
 def test_sql_over_what_is_published(trips: Parts) -> None:
     told = query(trips, "select count(*) as n, max(km) as most from trips")
     assert told["items"] == [{"n": 3, "most": 60}]
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(UsageError, match="does not exist") as refused:
         query(trips, "select * from nothing")
+    assert "tables: trips" in refused.value.next
     for hostile in ("select * from read_csv('/etc/passwd')", "copy trips to '/tmp/x.csv'", "set lock_configuration = false"):
-        with pytest.raises(DataError):
+        with pytest.raises(UsageError, match="the query failed"):
             query(trips, hostile)
 
 
@@ -156,6 +164,48 @@ def test_another_project_reads_what_is_shared_and_no_more(opened: Opened, trips:
     unshare(trips, "trips")
     with pytest.raises(NotFound, match="nothing is shared"):
         read_dataset(second, url)
+
+
+@pytest.mark.parametrize("key", ['key="id"', ""])
+def test_another_project_gets_what_a_restore_brought_back(opened: Opened, key: str) -> None:
+    first = opened(f'trips = ml.Dataset("trips", ml.Files("trips/*.csv"), {key})', "first")
+    write(first, "a.csv", "1,5", header="id,km")
+    ingest(first)
+    write(first, "b.csv", "2,6", "2,6" if not key else "1,50", header="id,km")
+    ingest(first)
+    restore_version(first, "trips@1", causes=WHY)
+    second = opened(f'copied = ml.Dataset("copied", ml.Shared("{share(first, "trips")["url"]}"), {key})', "second")
+
+    def kilometres(parts: Parts, name: str) -> list[int]:
+        return sorted(read_dataset(parts, name)["km"].to_list())
+
+    ingest(second)
+    assert kilometres(second, "copied") == [5]
+    restore_version(first, "trips@2", causes=WHY)
+    ingest(second)
+    assert kilometres(second, "copied") == kilometres(first, "trips") == ([6, 50] if key else [5, 6, 6])
+    restore_version(first, "trips@1", causes=WHY)
+    ingest(second)
+    # A value that was brought back takes its place again; a row that was taken back stays with those who have read it.
+    assert kilometres(second, "copied") == ([5, 6] if key else [5, 6, 6])
+    restore_version(first, "trips@2", causes=WHY)
+    write(first, "c.csv", "3,7", header="id,km")
+    ingest(first)
+    ingest(second)
+    assert kilometres(second, "copied") == kilometres(first, "trips") == ([6, 7, 50] if key else [5, 6, 6, 7])
+    assert ingest(second)["copied"]["action"] == "nothing new"
+
+
+def test_a_column_whose_name_begins_with_an_underscore_is_data(opened: Opened) -> None:
+    parts = opened('docs = ml.Dataset("docs", ml.Files("docs/*.jsonl"), key="_id", checks=[ml.unique("_id")])')
+    (parts.settings.project / "docs").mkdir()
+    (parts.settings.project / "docs" / "a.jsonl").write_text('{"_id": "a", "__v": 1}\n{"_id": "b", "__v": 2}\n')
+    assert ingest(parts)["docs"]["action"] == "published"
+    (parts.settings.project / "docs" / "b.jsonl").write_text('{"_id": "b", "__v": 3}\n')
+    assert ingest(parts)["docs"]["replaced"] == 1
+    assert read_rows(parts, "docs").collect().sort("_id").rows(named=True) == [{"_id": "a", "__v": 1}, {"_id": "b", "__v": 3}]
+    assert query(parts, "select sum(__v) as total from docs where _id >= 'a'")["items"] == [{"total": 4}]
+    assert 'ml.unique("_id")' in suggest_checks(parts, "docs")["text"]
 
 
 LABELLED = """

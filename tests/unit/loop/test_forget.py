@@ -17,13 +17,14 @@ from mulle.core.records.base import Cause, to_json
 from mulle.core.records.prediction import LABELS, PREDICTIONS
 from mulle.kernel.keys import key_text
 from mulle.lifecycle.serving.rows import LABEL_SCHEMA, PREDICTION_SCHEMA
-from mulle.loop.datasets import check_dataset, restore_version
+from mulle.loop.datasets import check_dataset, restore_version, tag_version
 from mulle.loop.forget import forget
 from mulle.loop.ingest import ingest_all
 from mulle.loop.labels import import_labels
 from mulle.loop.offline import read_dataset
 from mulle.loop.online import refresh_online, specs_of
 from mulle.loop.parts import Parts
+from mulle.loop.share import share
 
 Opened = Callable[..., Parts]
 WHY = (Cause(type="person", id="ada", why="request 17"),)
@@ -139,6 +140,19 @@ def test_what_a_restore_had_taken_back_is_named_as_lost(people: Parts) -> None:
     assert read_dataset(people, "people@1")["email"].to_list() == [ANN]
     with pytest.raises(NotFound, match="erasure"):
         read_dataset(people, "people@2")
+
+
+def test_a_version_that_went_with_an_erasure_is_shared_no_longer(people: Parts) -> None:
+    restore_version(people, "people@1", causes=WHY)
+    tag_version(people, "people@2", "before")
+    url = share(people, "people")["url"]
+    assert read_dataset(people, f"{url}@2").height == 4
+    forget(people, "people", ["bob@example.org"], by="ada", causes=WHY)
+    for name in (f"{url}@2", f"{url}@before"):
+        with pytest.raises(NotFound, match="has no version") as refused:
+            read_dataset(people, name)
+        assert refused.value.next == "versions: 1, 3"
+    assert read_dataset(people, url)["email"].to_list() == [ANN]
 
 
 def test_the_next_ingest_goes_on(people: Parts) -> None:

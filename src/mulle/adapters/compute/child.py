@@ -7,12 +7,13 @@ import fcntl
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mulle.core.errors import MulleError, UsageError
@@ -78,7 +79,7 @@ def _foreign(task: str, error: BaseException) -> Json:
 
 
 def serve(requests: int, answers: int, lifeline: int, warm: Sequence[str] = ()) -> None:
-    """Answer requests until the pipe ends.
+    """Say once that all is imported, then answer requests until the pipe ends.
 
     Parameters
     ----------
@@ -95,11 +96,37 @@ def serve(requests: int, answers: int, lifeline: int, warm: Sequence[str] = ()) 
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     with os.fdopen(requests, "rb") as incoming, os.fdopen(answers, "wb") as outgoing:
+        outgoing.write(b"{}\n")
+        outgoing.flush()
         for line in incoming:
             request: dict[str, Any] = json.loads(line)
-            reply = answer(request["task"], request["arguments"])
+            with _holding(request.get("memory")):
+                reply = answer(request["task"], request["arguments"])
             outgoing.write(json.dumps(reply, default=str).encode() + b"\n")
             outgoing.flush()
+
+
+@contextlib.contextmanager
+def _holding(memory: int | None) -> Iterator[None]:
+    """Let the task allocate so many bytes more: one that asks for far too much then fails, and its process lives on."""
+    if memory is None:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = memory + _mapped()
+    resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _mapped() -> int:
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def _die_with_parent(lifeline: int) -> None:

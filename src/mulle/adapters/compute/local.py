@@ -20,6 +20,9 @@ from mulle.core.records.base import Json, to_json
 
 __all__ = ["LocalCompute"]
 
+_LOOK_SECONDS = 0.02
+"""A child whose memory is bounded is looked at so often."""
+
 _THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "POLARS_MAX_THREADS": "2"}
 
 
@@ -57,7 +60,7 @@ class LocalCompute:
         for _ in range(max(1, processes)):
             self._spawn()
 
-    def call(self, task: str, arguments: Json, *, timeout: float | None = None) -> Json:
+    def call(self, task: str, arguments: Json, *, timeout: float | None = None, memory: int | None = None) -> Json:
         """Run ``module:function`` with keyword arguments in a child and return its answer.
 
         Parameters
@@ -67,21 +70,31 @@ class LocalCompute:
         arguments : dict
         timeout : float, optional
             Seconds from the moment a child takes the task; then the child is killed.
+        memory : int, optional
+            Bytes. The child's allocations fail above them, and a child that is seen to hold more is killed; both are told
+            by Linux alone.
 
         Raises
         ------
         Deadline
             When the time was up and the child was killed.
         Unavailable
-            When the child died (killed, out of memory), or the pool is closed.
+            When the child died (killed, out of memory), or the pool is closed. Fact ``killed`` is ``memory`` when it held
+            more than it was given.
         MulleError
             Whatever error of ours the task raised, rebuilt; a foreign exception comes as a plain `MulleError`
             with fact ``traceback``.
         """
-        line = json.dumps({"task": task, "arguments": to_json(arguments)}).encode() + b"\n"
+        line = json.dumps({"task": task, "arguments": to_json(arguments), "memory": memory}).encode() + b"\n"
         child = self._take()
         try:
-            reply = child.ask(line, None if timeout is None else time.monotonic() + timeout)
+            reply = child.ask(line, timeout, memory)
+        except _TooMuchError as error:
+            self._replace(child)
+            raise Unavailable(
+                f"{task} held {error} of memory, more than it was given, and was killed",
+                next="give it more memory or less work", task=task, killed="memory",
+            ) from None  # fmt: skip
         except TimeoutError:
             self._replace(child)
             raise Deadline(
@@ -149,6 +162,10 @@ class LocalCompute:
         )
 
 
+class _TooMuchError(Exception):
+    """A child holds more memory than its task was given."""
+
+
 class _Child:
     """One child process and the parent's ends of its pipes."""
 
@@ -168,28 +185,36 @@ class _Child:
             os.close(descriptor)
         os.set_blocking(self._requests, False)
         self._lock = threading.Lock()
-        self._open = True
+        self._open, self._ready_once = True, False
         self.pid = self._process.pid
 
     def alive(self) -> bool:
         """Tell whether the process still runs."""
         return self._process.poll() is None
 
-    def ask(self, line: bytes, deadline: float | None) -> Json:
+    def ask(self, line: bytes, timeout: float | None, memory: int | None) -> Json:
         """Send one line and return the answer; `TimeoutError` at the deadline, another `OSError` when it died."""
+        if not self._ready_once:
+            # What a child imports first is no part of its first task's time.
+            self._read_line(None, None)
+            self._ready_once = True
+        deadline = None if timeout is None else time.monotonic() + timeout
         rest = memoryview(line)
         while rest:
-            self._ready(self._requests, select.POLLOUT, deadline)
+            self._wait(self._requests, select.POLLOUT, deadline, memory)
             rest = rest[os.write(self._requests, rest) :]
+        answer: Json = json.loads(self._read_line(deadline, memory))
+        return answer
+
+    def _read_line(self, deadline: float | None, memory: int | None) -> bytes:
         reply = bytearray()
         while not reply.endswith(b"\n"):
-            self._ready(self._answers, select.POLLIN, deadline)
+            self._wait(self._answers, select.POLLIN, deadline, memory)
             part = os.read(self._answers, 1 << 16)
             if not part:
                 raise BrokenPipeError("the child's pipe ended")
             reply += part
-        answer: Json = json.loads(reply)
-        return answer
+        return bytes(reply)
 
     def kill(self) -> int:
         """Kill the process and what it started; return its exit code, negative for a signal."""
@@ -209,12 +234,27 @@ class _Child:
             os.close(self._requests)
             os.close(self._answers)
 
-    def _ready(self, descriptor: int, event: int, deadline: float | None) -> None:
+    def _wait(self, descriptor: int, event: int, deadline: float | None, memory: int | None) -> None:
         poll = select.poll()
         poll.register(descriptor, event)
-        left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-        if not poll.poll(left):
-            raise TimeoutError
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            look = left if memory is None else min(_LOOK_SECONDS, _LOOK_SECONDS if left is None else left)
+            if poll.poll(None if look is None else look * 1000):
+                return
+            if memory is not None and (held := _resident(self.pid)) > memory:
+                raise _TooMuchError(f"{held / 1e6:.0f} MB")
+            if left is not None and left <= (look or 0.0):
+                raise TimeoutError
+
+
+def _resident(pid: int) -> int:
+    # The parent looks, not the child: a child inside a C library that keeps the interpreter's lock could not.
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
 
 
 def _read(reply: Json) -> Json:

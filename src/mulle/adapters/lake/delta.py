@@ -146,6 +146,13 @@ class DeltaLake:
                 del self._snapshots[known]
         return deleted
 
+    def compact(self, table: str) -> int:
+        """Put a table's small files together; see the port."""
+        address = self.address(table)
+        with self._writing(table) as held, _translated(address):
+            target = self._refreshed(address, held)
+            return 0 if target is None else int(target.optimize.compact()["numFilesRemoved"])
+
     def applied(self, table: str, application: str) -> int | None:
         """Return the last sequence applied by an application, or None."""
         with _translated(self.address(table)):

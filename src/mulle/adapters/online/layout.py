@@ -11,13 +11,15 @@ from typing import TypeVar
 from mulle.core.clock import EPOCH
 from mulle.core.ports.online import Mark
 
-__all__ = ["INSTANT_BYTES", "instant_of", "mark_text", "packed", "portions", "read_mark"]
+__all__ = ["BIAS", "INSTANT", "INSTANT_BYTES", "instant_of", "mark_text", "packed", "portions", "read_mark"]
 
-INSTANT_BYTES = 8
+BIAS = 2**63
+"""Added to an instant, so that those before the epoch sort first."""
+
+INSTANT = struct.Struct(">Q")
+INSTANT_BYTES = INSTANT.size
 
 T = TypeVar("T")
-_BIAS = 2**63
-_PACK = struct.Struct(">Q")
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -29,7 +31,7 @@ def packed(micros: int) -> bytes:
     >>> sorted([packed(3), packed(-(2**62)), packed(0)]) == [packed(-(2**62)), packed(0), packed(3)]
     True
     """
-    return _PACK.pack(micros + _BIAS)
+    return INSTANT.pack(micros + BIAS)
 
 
 def instant_of(data: bytes) -> int:
@@ -40,8 +42,8 @@ def instant_of(data: bytes) -> int:
     >>> instant_of(packed(-5))
     -5
     """
-    found: int = _PACK.unpack(data)[0]
-    return found - _BIAS
+    found: int = INSTANT.unpack(data)[0]
+    return found - BIAS
 
 
 def mark_text(mark: Mark) -> bytes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time as walltime
 from collections.abc import Collection
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +18,7 @@ from mulle.adapters.sources.delimited import read_csv
 from mulle.adapters.sources.frames import FrameReader
 from mulle.adapters.sources.jsonlines import read_jsonl
 from mulle.adapters.sources.lines import LineFile
-from mulle.adapters.sources.objects import Found, store_of, unreadable
+from mulle.adapters.sources.objects import Found, S3Store, store_of, unreadable
 from mulle.adapters.sources.spool import Budget, Portion, pieces
 from mulle.core.declare.sources import Files
 from mulle.core.errors import DataError
@@ -34,6 +36,8 @@ _ENDINGS = {
     ".feather": "arrow",
     ".ipc": "arrow",
 }
+_SETTLED_NS = 60 * 10**9
+"""A local file that was left alone for so long is taken to be written to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class _Read:
     position: Json
     portion: Portion | None = None
     counted: int | None = None
+    waits: bool = False
 
 
 class FilesReader:
@@ -50,8 +55,9 @@ class FilesReader:
 
     Positions are ``{"files": {name: {size, mtime_ns, hash, rows}}}``, and ``text`` for a CSV: its columns of text. A file
     of the same size and modification time is not opened again; one whose content is the same is not read again. A CSV or
-    JSON lines file that grew, its old bytes unchanged, gives the appended rows only; any other change gives the whole file
-    again, as corrections of its rows.
+    JSON lines file that grew, its old bytes unchanged, gives the appended rows only. Any other change gives the whole file
+    again, as corrections of its rows; without a key, which alone tells what is corrected, it is refused. There a last line
+    without an end waits too, until it has one or the file was left alone for a minute.
 
     Text files are read to their end, and Parquet and Arrow files looked into, before the first row is given; a batch's
     rows wait in memory up to 512 MiB and on disk beyond.
@@ -67,6 +73,10 @@ class FilesReader:
         Stands in where `available` is null.
     text : collection of str
         Columns of a CSV that are text whatever they look like, such as codes with leading zeros.
+    keyed : bool
+        Whether a row that is given again takes the place of the earlier one.
+    late : bool
+        Whether the folder or file may come later: until then there is nothing new.
     """
 
     def __init__(
@@ -77,9 +87,13 @@ class FilesReader:
         *,
         time: str | None = None,
         text: Collection[str] = (),
+        keyed: bool = True,
+        late: bool = False,
     ) -> None:
         self._source, self._store = source, store_of(source.path, folder)
         self._available, self._time, self._text = available, time, frozenset(text)
+        self._chosen: frozenset[str] | None = None
+        self._keyed, self._late = keyed, late
 
     def read(self, positions: Json, until: datetime | None = None) -> Batch | None:
         """Return what is new since `positions`, or None.
@@ -90,7 +104,8 @@ class FilesReader:
         Raises
         ------
         DataError
-            When a file cannot be read, or a plain path does not exist or is empty; names file, line and column.
+            When a file cannot be read, a plain path or the folder of a glob does not exist, a plain path is empty, or a
+            file whose rows have no key was changed; names file, line and column.
         Unavailable
             When the object store is away, or a file changes while it is read.
         """
@@ -101,6 +116,8 @@ class FilesReader:
         seen, budget = dict(known), Budget()
         reads: list[_Read] = []
         for found in files:
+            if self._chosen is not None and found.name not in self._chosen:
+                continue
             read = self._read(found, known.get(found.name), budget)
             if read is not None:
                 seen[found.name] = read.position
@@ -112,9 +129,16 @@ class FilesReader:
         return Batch(
             pieces=pieces(portions),
             positions={"files": seen},
-            origin=_origin([p.name for p in portions]),
+            origin=_origin([p.name for p in portions], [r.portion.name for r in reads if r.portion and r.waits]),
             counted=None if None in counts else sum(c or 0 for c in counts),
+            parts=[p.name for p in portions],
         )
+
+    def only(self, parts: Collection[str]) -> FilesReader:
+        """Give a reader of some of the files."""
+        reader = copy(self)
+        reader._chosen = frozenset(parts)
+        return reader
 
     def _replayed(self, files: list[Found], positions: Json, until: datetime | None) -> Batch | None:
         budget = Budget()
@@ -127,7 +151,11 @@ class FilesReader:
     def _files(self) -> list[Found]:
         path = self._source.path
         found = self._store.files(path)
+        if not found and self._late:
+            return []
         if not self._store.is_plain(path):
+            if not found and (missing := self._store.missing(path)) is not None:
+                raise DataError(f"{path}: there is no {missing}", next="create it, or mend the path in project.py", file=path)
             kept = [f for f in found if self._kind(f) and f.size]  # a file without content is one still to be written
             if found and not kept and not any(self._kind(f) for f in found) and Path(path).suffix.strip("."):
                 raise DataError(f"{path}: no ending tells the format of {found[0].name}", next="name it: ml.Files(..., format=)")
@@ -156,12 +184,15 @@ class FilesReader:
         except OSError as error:
             raise unreadable(found, error) from error
 
-    def _read_lines(self, found: Found, known: dict[str, Any] | None, kind: str, budget: Budget) -> _Read:
+    def _read_lines(self, found: Found, known: dict[str, Any] | None, kind: str, budget: Budget) -> _Read | None:
         with self._store.open(found) as stream:
-            lines = LineFile(stream, found, quoted=kind == "csv")
+            lines = LineFile(stream, found, quoted=kind == "csv", growing=self._is_growing(found))
             head = lines.head() if kind == "csv" else b""
+            if kind == "csv" and not lines.reached:
+                return None
             if not lines.resume(known):
                 return _Read({**(known or {}), "mtime_ns": found.mtime_ns})
+            self._refuse_changed(found, known if not lines.resumed else None)
             before = known if known and lines.resumed else {}
             if kind == "jsonl":
                 spool, facts = read_jsonl(lines, budget=budget), {}
@@ -171,7 +202,7 @@ class FilesReader:
                 spool, columns = read_csv(lines, head, separator=separator, nulls=nulls, text=text, budget=budget)
                 facts = {"text": columns}
         position = lines.position(before.get("rows", 0) + spool.rows) | facts
-        return _Read(position, spool.portion() if spool.rows else None)
+        return _Read(position, spool.portion() if spool.rows else None, waits=lines.reached < found.size)
 
     def _read_columnar(self, found: Found, known: dict[str, Any] | None, kind: str) -> _Read:
         mark = self._store.mark(found)
@@ -181,13 +212,30 @@ class FilesReader:
         position = {"size": found.size, "mtime_ns": found.mtime_ns, "hash": mark, "rows": 0}
         if known and known["hash"] == mark:
             return _Read({**position, "rows": known["rows"]})
+        self._refuse_changed(found, known)
         portion, rows = columnar(self._store, found, kind)
         position["rows"] = rows
         return _Read(position, portion if rows != 0 else None, rows)
 
+    def _is_growing(self, found: Found) -> bool:
+        # Objects of S3 appear whole. Where a key tells which row is corrected, and on a replay, nothing need wait.
+        if self._keyed or self._available is not None or isinstance(self._store, S3Store):
+            return False
+        return 0 <= walltime.time_ns() - found.mtime_ns < _SETTLED_NS
 
-def _origin(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    def _refuse_changed(self, found: Found, known: dict[str, Any] | None) -> None:
+        if known and not self._keyed:
+            raise DataError(
+                f"{found.name} was changed after it was read, not only appended to: without a key nothing tells which rows to "
+                "correct",
+                next="declare key= on the dataset, or put the file back and what is new into a file of its own",
+                file=found.name,
+            )
+
+
+def _origin(names: list[str], waiting: list[str]) -> str:
+    said = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return said + (f"; an unfinished last line waits: {_origin(waiting, [])}" if waiting else "")
 
 
 def _zoned(rows: pl.DataFrame) -> pl.DataFrame:

@@ -40,8 +40,9 @@ _INSTANTS = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%d %H:%M:%S%.f%#z", "%Y-%m-%dT%H:
 class HttpReader:
     """Reads an endpoint page by page; implements `SourceReader`.
 
-    With a cursor, positions are ``{"cursor": the last value read}``. Without one every read gives everything, with
-    `repeats` set.
+    With a cursor, positions are ``{"cursor": the highest value read, "behind": how many rows had it}``. Rows of one
+    moment may come one after the other: where that value now has more of them, all are given again, with `repeats` set.
+    Without a cursor every read gives everything, with `repeats` set.
 
     Parameters
     ----------
@@ -56,37 +57,44 @@ class HttpReader:
         self._name = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
     def read(self, positions: Json, until: datetime | None = None) -> Batch | None:  # noqa: ARG002
-        """Return the rows beyond the cursor, or all rows, or None when there are none.
+        """Return the rows beyond the cursor and late ones at it, or all rows, or None when there are none.
 
         Raises
         ------
         DataError
-            When the endpoint refuses, answers something else than rows, or its pages go in a circle.
+            When the endpoint refuses, answers something else than rows, its pages go in a circle, or a cursor is null or went
+            back.
         Unavailable
             When it is away or busy, after four attempts.
         UsageError
             When the environment lacks a name that the declaration asks for.
         """
-        reached = positions.get("cursor")
-        spool = Spool(self._name)
+        spool, late = Spool(self._name), Spool(self._name)
+        cursor = None if self._source.cursor is None else _Cursor(self._name, self._source.cursor, positions.get("cursor"))
         client = Client(self._source, self._name, backoff=self._backoff)
         try:
-            for rows in self._frames(client, reached):
-                fresh = rows
-                if self._source.cursor is not None:
-                    fresh, reached = self._beyond(rows, positions.get("cursor"), reached)
-                spool.add(fresh)
+            for rows in self._frames(client, positions.get("cursor")):
+                again, fresh = (None, rows) if cursor is None else cursor.parted(rows)
+                for part, kept in ((again, late), (fresh, spool)):
+                    if part is not None and part.height:
+                        kept.add(part)
+            if cursor is not None:
+                cursor.refuse_going_back()
         except BaseException:
             spool.clear()
+            late.clear()
             raise
         finally:
             client.close()
-        if not spool.rows:
+        if late.rows <= positions.get("behind", 0):
+            late.clear()
+        given = [each.portion() for each in (late, spool) if each.rows]
+        if not given:
             return None
-        found = pieces([spool.portion()])
-        if self._source.cursor is None:
-            return Batch(pieces=found, positions={}, origin=self._name, repeats=pl.lit(True))
-        return Batch(pieces=found, positions={"cursor": reached}, origin=self._name)
+        if cursor is None:
+            return Batch(pieces=pieces(given), positions={}, origin=self._name, repeats=pl.lit(True))
+        reached = {"cursor": cursor.highest, "behind": cursor.behind}
+        return Batch(pieces=pieces(given), positions=reached, origin=self._name, repeats=cursor.repeats() if late.rows else None)
 
     def _frames(self, client: Client, last: object) -> Iterator[pl.DataFrame]:
         source, numbered = self._source, self._source.page is not None and self._source.next is None
@@ -167,22 +175,70 @@ class HttpReader:
             )
         return found
 
-    def _beyond(self, rows: pl.DataFrame, last: object, reached: object) -> tuple[pl.DataFrame, object]:
-        """Leave out rows not beyond the cursor; give the furthest value met so far too."""
-        name = str(self._source.cursor)
+
+class _Cursor:
+    """Follows a cursor over the pages of one read.
+
+    Attributes
+    ----------
+    highest : object
+        The highest value met, None before the first.
+    behind : int
+        How many rows had it.
+    """
+
+    def __init__(self, endpoint: str, column: str, last: object) -> None:
+        self._endpoint, self._column, self._last = endpoint, column, last
+        self.highest: object = None
+        self.behind = 0
+
+    def parted(self, rows: pl.DataFrame) -> tuple[pl.DataFrame | None, pl.DataFrame]:
+        """Give the rows at the value that the last read ended with, and those beyond."""
+        name = self._column
         if name not in rows.columns:
-            raise DataError(f"{self._name}: no column '{name}' for the cursor", next="name one it has", column=name)
+            raise DataError(f"{self._endpoint}: no column '{name}' for the cursor", next="name one it has", column=name)
         if nulls := rows[name].null_count():
-            raise DataError(f"{self._name}: cursor '{name}' is null in {nulls} rows", next="name another column", column=name)
+            self._refuse(f"is null in {nulls} rows")
         values = [_plain(v) for v in rows[name].to_list()]
-        known = [v for v in (last, reached) if v is not None]
+        known = [v for v in (self._last, self.highest) if v is not None]
         if known and isinstance(known[0], str) != isinstance(values[0], str):
-            raise DataError(f"{self._name}: cursor '{name}' changed its type", next="name another column", column=name)
+            self._refuse("changed its type")
         keys = _comparable(pl.Series([*values, *known]))
-        furthest = keys.arg_max()
-        assert furthest is not None
-        fresh = rows if last is None else rows.filter(keys[: rows.height] > keys[rows.height])
-        return fresh, [*values, *known][furthest]
+        here = keys[: rows.height]
+        top = here.arg_max()
+        assert top is not None
+        count = int((here == here[top]).sum())
+        if self.highest is None or here[top] > keys[-1]:
+            self.highest, self.behind = values[top], count
+        elif here[top] == keys[-1]:
+            self.behind += count
+        if self._last is None:
+            return None, rows
+        return rows.filter(here == keys[rows.height]), rows.filter(here > keys[rows.height])
+
+    def refuse_going_back(self) -> None:
+        """Raise where all rows lie before the value that the last read ended with."""
+        if self._last is not None and self.highest is not None and not _reach(pl.Series([self.highest]), self._last)[0]:
+            self._refuse(f"went back: it was {self._last}, and is {self.highest}", "name a column that only grows")
+
+    def repeats(self) -> pl.Expr:
+        """Choose the published rows that those at the last value may repeat."""
+        last = self._last
+        return pl.col(self._column).map_batches(lambda values: _reach(values, last), return_dtype=pl.Boolean)
+
+    def _refuse(self, said: str, next: str = "name another column") -> None:
+        raise DataError(f"{self._endpoint}: cursor '{self._column}' {said}", next=next, column=self._column)
+
+
+def _reach(values: pl.Series, last: object) -> pl.Series:
+    """Tell which values are not below one, whether a time is kept as a time or as text."""
+    bound, keys = _comparable(pl.Series([last])), _comparable(values)
+    if keys.dtype.is_temporal() and bound.dtype.is_temporal():
+        keys = keys.cast(pl.Datetime("us")) if isinstance(keys.dtype, pl.Date) else keys
+        keys = keys.dt.replace_time_zone("UTC") if keys.dtype.time_zone is None else keys  # type: ignore[attr-defined]
+    elif keys.dtype.is_numeric() != bound.dtype.is_numeric() or keys.dtype.is_temporal() != bound.dtype.is_temporal():
+        return pl.repeat(True, values.len(), eager=True)  # not comparable: any may be among them
+    return (keys >= bound[0]).fill_null(False)
 
 
 def _with(url: str, query: dict[Any, Any]) -> str:

@@ -102,7 +102,7 @@ class KafkaReader:
             rows = _Rows()
             # A stretch of nothing but gaps and tombstones gives no row, and the next one may.
             while not rows.values and any(span.end > span.start for span in spans):
-                part = _shares(spans, max(self._source.limit, 1))
+                part = _shares(spans, self._source.limit)
                 self._consume(part, rows)
                 spans = [replace(whole, start=done.end) for whole, done in zip(spans, part, strict=True)]
         except KafkaException as error:

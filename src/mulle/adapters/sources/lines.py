@@ -38,17 +38,21 @@ class LineFile:
         Its name and size.
     quoted : bool
         Whether line ends between double quotes are part of a value (CSV).
+    growing : bool
+        Whether a last line without an end is still being written: it is left for the next read.
 
     Attributes
     ----------
     resumed : bool
         Whether only what was appended is read.
+    reached : int
+        How many bytes were given, the head and what was read before included.
     """
 
-    def __init__(self, stream: BinaryIO, found: Found, *, quoted: bool) -> None:
-        self._stream, self._found, self._quoted = stream, found, quoted
+    def __init__(self, stream: BinaryIO, found: Found, *, quoted: bool, growing: bool = False) -> None:
+        self._stream, self._found, self._quoted, self._growing = stream, found, quoted, growing
         self._start, self._line = 0, 1
-        self.resumed = False
+        self.resumed, self.reached = False, 0
         self._before = self._digest = hashlib.sha256()
 
     @property
@@ -116,7 +120,7 @@ class LineFile:
             When the file shrank meanwhile.
         """
         self._stream.seek(self._start)
-        self._digest = self._before.copy()
+        self._digest, self.reached = self._before.copy(), self._start
         self._left, self._rest, self._at = self._found.size - self._start, b"", self._line
         with ThreadPoolExecutor(1, thread_name_prefix="mulle-lines") as pool:
             coming = pool.submit(self._next)
@@ -128,14 +132,16 @@ class LineFile:
         """Give what to record once every block was read."""
         found = self._found
         return {
-            "size": found.size,
+            "size": self.reached,
             "mtime_ns": found.mtime_ns,
             "hash": self._digest.hexdigest()[:32],
             "rows": rows,
         }
 
     def _begin_after(self, line: bytes) -> None:
-        self._before = hashlib.sha256(line)
+        if self._growing and not line.endswith(b"\n"):
+            line = b""
+        self._before, self.reached = hashlib.sha256(line), len(line)
         self._start, self._line = len(line), 1 + line.count(b"\n")
 
     def _next(self) -> Block | None:
@@ -145,19 +151,20 @@ class LineFile:
             if not chunk:
                 raise Unavailable(f"{self.name}: the file shrank while it was read", next="try again", file=self.name)
             self._left -= len(chunk)
-            self._digest.update(chunk)
             if b"\0" in chunk:
                 self._refuse_other_encodings(buffer + chunk)
                 self._refuse(line + (buffer + chunk).split(b"\0")[0].count(b"\n"), "holds a NUL byte", "write it as text")
             buffer = buffer + chunk if buffer else chunk
-            cut = _last_cut(buffer, self._quoted) if self._left else len(buffer)
+            cut = _last_cut(buffer, self._quoted) if self._left or self._growing else len(buffer)
             if cut:
                 return self._cut(buffer, cut)
             self._refuse_length(buffer, line)
-        return self._cut(buffer, len(buffer)) if buffer else None
+        return self._cut(buffer, len(buffer)) if buffer and not self._growing else None
 
     def _cut(self, buffer: bytes, cut: int) -> Block:
         data, self._rest = (buffer, b"") if cut == len(buffer) else (buffer[:cut], buffer[cut:])
+        self._digest.update(data)
+        self.reached += len(data)
         line, self._at = self._at, self._at + data.count(b"\n")
         if not self._left and not self._rest and self._quoted and data.count(b'"') % 2:
             self._refuse(line + _unclosed(data), "a quote is opened and never closed", "close it, or double it inside a value")

@@ -39,6 +39,10 @@ class Store(Protocol):
         """
         ...
 
+    def missing(self, pattern: str) -> str | None:
+        """Name the folder or bucket that a pattern starts from where that does not exist."""
+        ...
+
     def is_plain(self, pattern: str) -> bool:
         """Tell whether the pattern names one file."""
         ...
@@ -83,6 +87,11 @@ class LocalStore:
         anchor, fixed = Path(base.anchor), Path(_fixed(str(base)))
         found = anchor.glob(str(base.relative_to(anchor)))
         return self._facts(p for p in found if not _is_dotted(p.relative_to(fixed).parts))
+
+    def missing(self, pattern: str) -> str | None:
+        """Name the folder that a glob starts from where there is none."""
+        fixed = Path(_fixed(str(self._base(pattern))))
+        return None if fixed.is_dir() else f"folder {fixed}"
 
     def is_plain(self, pattern: str) -> bool:
         """Tell whether the pattern names one file."""
@@ -154,6 +163,16 @@ class S3Store:
         else:
             kept = [i for i, parts in chosen if not _is_hidden(parts)]
         return sorted((f for i in kept if (f := _object(i)) is not None), key=lambda f: f.name)
+
+    def missing(self, pattern: str) -> str | None:
+        """Name the bucket where there is none: S3 knows no folders."""
+        from pyarrow.fs import FileType
+
+        bucket = pattern.removeprefix("s3://").partition("/")[0]
+        try:
+            return f"bucket {bucket}" if self._system.get_file_info(bucket).type == FileType.NotFound else None
+        except OSError:  # a key that may list a place in it may not ask for the bucket itself
+            return None
 
     def is_plain(self, pattern: str) -> bool:
         """Tell whether the pattern names one object; what ends in ``/`` or has no ending is a folder."""

@@ -28,7 +28,7 @@ from mulle.core.errors import DataError, Unavailable
 __all__ = ["Client", "Page"]
 
 _RETRIES = 3
-_BUSY = (429, 502, 503, 504)
+_BUSY = (429, 500, 502, 503, 504)
 _LARGEST = 256 << 20
 _PATIENCE = 60
 

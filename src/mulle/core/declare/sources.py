@@ -122,6 +122,11 @@ class Kafka:
     limit : int
         Most messages of one batch.
 
+    Raises
+    ------
+    DeclarationError
+        Without a topic's name, or when a batch could hold no message.
+
     Examples
     --------
     >>> Kafka(topic="flights").limit
@@ -132,6 +137,14 @@ class Kafka:
     servers: str | None = None
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
     limit: int = 200_000
+
+    def __post_init__(self) -> None:
+        if not self.topic.strip():
+            raise DeclarationError("Kafka: the topic has no name", next='name it: ml.Kafka(topic="...")')
+        if self.limit < 1:
+            raise DeclarationError(
+                f"Kafka(topic={self.topic!r}): limit is {self.limit}", next="let a batch hold 1 message or more"
+            )
 
 
 @dataclass(frozen=True, slots=True, init=False)

@@ -12,7 +12,7 @@ __all__ = ["Compute"]
 class Compute(Protocol):
     """Runs a named function in another process; arguments and answers are small JSON, never frames."""
 
-    def call(self, task: str, arguments: Json, *, timeout: float | None = None) -> Json:
+    def call(self, task: str, arguments: Json, *, timeout: float | None = None, memory: int | None = None) -> Json:
         """Run ``module:function`` with keyword arguments and return its answer.
 
         Parameters
@@ -22,13 +22,16 @@ class Compute(Protocol):
         arguments : dict
         timeout : float, optional
             Seconds; then the process is killed.
+        memory : int, optional
+            Bytes; a process that holds more is killed.
 
         Raises
         ------
         Deadline
             When the time was up and the process was killed.
         Unavailable
-            When the process died (killed, out of memory); trying again may help.
+            When the process died (killed, out of memory); trying again may help. When it held more memory than it was
+            given, fact ``killed`` is ``memory``.
         MulleError
             Whatever error of ours the function raised, rebuilt here.
         """

@@ -94,6 +94,14 @@ class Lake(Protocol):
         """
         ...
 
+    def compact(self, table: str) -> int:
+        """Put a table's small files together; return how many are read no more. No row and no version changes.
+
+        Every append makes a file, and every read opens them all, so a table that is fed all day becomes slow without it.
+        Nothing is done to a table that is not there.
+        """
+        ...
+
     def applied(self, table: str, application: str) -> int | None:
         """Return the last sequence applied by an application, or None."""
         ...

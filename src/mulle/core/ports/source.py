@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import polars as pl
 
 from mulle.core.records.base import Json
 
-__all__ = ["Batch", "SourceReader"]
+__all__ = ["Batch", "PartedReader", "SourceReader"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,8 @@ class Batch:
         How many rows the source itself says these are, where it can count without reading them.
     repeats : polars.Expr or None
         Which published rows may be among these again; those that equal one in every column are left out.
+    parts : sequence of str
+        What of this can be read and judged by itself (see `PartedReader`), in order; empty where it is one thing.
     """
 
     pieces: Iterable[pl.DataFrame]
@@ -37,6 +39,7 @@ class Batch:
     origin: str
     counted: int | None = None
     repeats: pl.Expr | None = None
+    parts: Sequence[str] = ()
 
     def frame(self) -> pl.DataFrame:
         """Read all pieces into one frame."""
@@ -63,4 +66,13 @@ class SourceReader(Protocol):
         Unavailable
             When the source is away.
         """
+        ...
+
+
+@runtime_checkable
+class PartedReader(SourceReader, Protocol):
+    """A source of parts, such as files: when one of them fails its checks, the others can be published."""
+
+    def only(self, parts: Collection[str]) -> SourceReader:
+        """Give a reader of some parts alone; its positions hold those of the others too, as they were."""
         ...

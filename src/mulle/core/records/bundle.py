@@ -10,8 +10,11 @@ from mulle.core.records.model import Parity
 
 __all__ = ["FORMAT", "Contract", "FeatureSpec", "InputField", "JoinSpec"]
 
-FORMAT = 2
-"""Version of the bundle's layout; a reader refuses a later one. Since 2 a bundle carries ``sample.json``."""
+FORMAT = 3
+"""Version of the bundle's layout; a reader refuses a later one.
+
+Since 2 a bundle carries ``sample.json``; since 3 a feature may become several columns (`FeatureSpec.source`).
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,18 +80,39 @@ class JoinSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureSpec:
-    """A column of the transform's output, and how it becomes a number.
+    """A column of the matrix that a model takes, and how it comes from the transform's output.
 
     Attributes
     ----------
+    name : str
+        Unique; the transform's column by itself, or ``column: part`` where it becomes several.
     kind : str
-        ``number`` (float32; null becomes NaN) or ``category`` (position in `categories` as float32; a value never
-        seen in training is -1, null is NaN).
+        ``number`` (float32; null becomes NaN), ``category`` (position in `categories` as float32; a value never
+        seen in training is -1, null is NaN), ``part`` of a time (`part` is year, month, day, weekday or hour, in UTC),
+        ``item`` of an array or list (number `position`, from 0), ``term`` of a text (how often the term `part` occurs times
+        its `weight`, each row's terms divided by their Euclidean length; a text without any is 0, null is NaN).
+    categories : tuple of str
+        The vocabulary of a category.
+    source : str
+        The transform's column, where it is not `name`.
+    part : str
+    position : int
+    weight : float
+        Of a term: its inverse document frequency.
     """
 
     name: str
     kind: str
     categories: tuple[str, ...] = ()
+    source: str = ""
+    part: str = ""
+    position: int = 0
+    weight: float = 1.0
+
+    @property
+    def column(self) -> str:
+        """The transform's column that it is made of."""
+        return self.source or self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

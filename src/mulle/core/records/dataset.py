@@ -53,6 +53,8 @@ class DatasetVersion:
     rows, added, replaced : int
         Rows in the version, how many its batch brought, and how many of those took the place of an earlier row (or of
         another in the batch).
+    brought : int
+        Rows of the last batch that came from the source: `added`, unless labels or a restore made this version.
     hash : str
         Hash chained over the published batches' contents: same data in the same order, same hash.
     schema : dict
@@ -76,6 +78,7 @@ class DatasetVersion:
     rows: int
     added: int
     replaced: int = 0
+    brought: int = 0
     hash: str
     schema: dict[str, str]
     table: str

@@ -90,7 +90,15 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """One gate's verdict: ``pass``, ``fail``, ``not_enough_evidence`` or ``recorded`` (measured, does not decide)."""
+    """One gate's verdict: ``pass``, ``fail``, ``not_enough_evidence`` or ``recorded`` (measured, does not decide).
+
+    Attributes
+    ----------
+    rows : int
+        What the value was measured on.
+    low, high : float or None
+        The value's 95% interval, where it has one.
+    """
 
     gate: str
     metric: str
@@ -99,6 +107,8 @@ class GateResult:
     verdict: str
     reason: str
     rows: int = 0
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from mulle.kernel.bookkeeping import data_columns
+
 __all__ = ["ContentHash", "content_hash"]
 
 _NAN = np.frombuffer(np.float64(np.nan).tobytes(), dtype=np.uint64)[0]
@@ -18,7 +20,7 @@ class ContentHash:
     """Hashes rows piece by piece; how they are cut into pieces and the order of columns do not matter, their order does.
 
     Each column is hashed as its types, the bytes of its values (a null as zero) and the positions of its nulls.
-    Bookkeeping columns (``_...``) are left out.
+    Bookkeeping columns are left out.
 
     Examples
     --------
@@ -36,9 +38,8 @@ class ContentHash:
 
     def update(self, piece: pl.DataFrame) -> None:
         """Take in the next rows; every piece has the same columns."""
-        for name in piece.columns:
-            if not name.startswith("_"):
-                self._columns.setdefault(name, _Column(piece.schema[name])).update(piece[name], self.rows)
+        for name in data_columns(piece.columns):
+            self._columns.setdefault(name, _Column(piece.schema[name])).update(piece[name], self.rows)
         self.rows += piece.height
 
     def digest(self) -> str:

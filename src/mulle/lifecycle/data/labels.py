@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,10 +18,12 @@ from mulle.kernel.dtypes import INSTANT
 from mulle.lifecycle.data.typed import typed
 from mulle.lifecycle.data.version import read_version
 
-__all__ = ["LABELS", "Labelled", "labelled", "matched_rows"]
+__all__ = ["LABELS", "Labelled", "keep_outcomes", "labelled", "matched_rows", "outcomes"]
 
 LABELS = "_labels"
 """Where a version's positions keep those of the dataset's labels."""
+
+_PUBLISHED = "__published"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,9 @@ class Labelled:
 
 def labelled(
     dataset: Dataset,
-    reader: SourceReader | None,
+    reader: SourceReader,
     positions: Json | None,
-    previous: DatasetVersion | None,
+    previous: DatasetVersion,
     lake: Lake,
     *,
     batch: str,
@@ -66,8 +69,6 @@ def labelled(
     DataError
         When the labels lack the key or every outcome column.
     """
-    if reader is None or previous is None:
-        return None
     state = positions or {}
     waiting = _waiting(state, lake) if state.get("version", 0) < previous.version else None
     found = reader.read(state.get("source", {}), until)
@@ -117,9 +118,8 @@ def matched_rows(dataset: Dataset, rows: pl.DataFrame, known: pl.DataFrame) -> t
     if not timed:
         plain = (plain.sort(dataset.time, maintain_order=True) if dataset.time else plain).unique(on, keep="last")
     labels = known.with_columns(pl.col(c).cast(plain.schema[c]) for c in on).unique(on, keep="last", maintain_order=True)
-    brought = [c for c in (*dataset.outcome, *((dataset.known_at,) if dataset.known_at else ())) if c in labels.columns]
-    types = [pl.col(c).cast(plain.schema[c]) for c in brought if c in plain.columns]
-    labels = labels.with_columns(types)
+    brought = [c for c in _late(dataset) if c in labels.columns]
+    labels = _fitting(labels, dataset, {c: plain.schema[c] for c in brought if c in plain.columns})
     matched = plain.join(labels.select(*on, *brought), on=on, how="inner", suffix="__new", maintain_order="left")
     changed = pl.any_horizontal(
         pl.col(f"{c}__new").ne_missing(pl.col(c)) if c in plain.columns else pl.col(c).is_not_null()
@@ -129,6 +129,61 @@ def matched_rows(dataset: Dataset, rows: pl.DataFrame, known: pl.DataFrame) -> t
     renewed = [pl.col(f"{c}__new").alias(c) for c in brought if c in plain.columns]
     rest = labels.join(plain.select(on), on=on, how="anti", maintain_order="left")
     return matched.filter(changed).with_columns(renewed).drop(f"{c}__new" for c in brought if c in plain.columns), rest
+
+
+def outcomes(dataset: Dataset, previous: DatasetVersion | None, lake: Lake) -> pl.DataFrame | None:
+    """Give the published outcomes by identity; None where no label can have brought one."""
+    if dataset.labels is None or previous is None:
+        return None
+    brought = [c for c in _late(dataset) if c in previous.schema]
+    known = [c for c in brought if c in dataset.outcome]
+    if not known or not set(dataset.identity) <= set(previous.schema):
+        return None
+    rows = read_version(lake, dataset, previous).filter(pl.any_horizontal(pl.col(c).is_not_null() for c in known))
+    found = rows.select(*dataset.identity, *brought).drop_nulls(dataset.identity).collect()
+    return found if found.height else None
+
+
+def keep_outcomes(rows: pl.DataFrame, known: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    """Give rows that come again without an outcome the one that a label brought.
+
+    Parameters
+    ----------
+    rows : polars.DataFrame
+        In the dataset's types.
+    known : polars.DataFrame
+        What `outcomes` gave.
+
+    Returns
+    -------
+    polars.DataFrame
+        The same rows in the same order. An outcome that the source itself gives stands.
+    """
+    on = list(dataset.identity)
+    brought = [c for c in known.columns if c not in on and c in rows.columns]
+    if any(c not in rows.columns or rows.schema[c] != known.schema[c] for c in on):
+        return rows  # of another type: a change, which the check named schema judges
+    both = rows.join(known, on=on, how="left", suffix=_PUBLISHED, maintain_order="left")
+    same = [c for c in brought if rows.schema[c] == known.schema[c] or rows.schema[c] == pl.Null]
+    return both.with_columns(pl.coalesce(c, f"{c}{_PUBLISHED}") for c in same).select(rows.columns)
+
+
+def _late(dataset: Dataset) -> tuple[str, ...]:
+    return (*dataset.outcome, *((dataset.known_at,) if dataset.known_at else ()))
+
+
+def _fitting(labels: pl.DataFrame, dataset: Dataset, types: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    for name, dtype in types.items():
+        try:
+            labels = labels.with_columns(pl.col(name).cast(dtype))
+        except pl.exceptions.PolarsError as error:
+            raise DataError(
+                f"labels of {dataset.name}: '{name}' is {labels.schema[name]}, and {dtype} in the published rows",
+                next=f'declare its type: ml.Dataset(..., schema={{"{name}": "{labels.schema[name]}"}})',
+                dataset=dataset.name,
+                column=name,
+            ) from error
+    return labels
 
 
 def _named(dataset: Dataset, labels: pl.DataFrame, now: datetime) -> pl.DataFrame:

@@ -13,6 +13,9 @@ from mulle.kernel.faults import point
 
 __all__ = ["ReadingState", "aside", "reading_state", "staging", "turn_away"]
 
+_REMEMBERED = 20
+"""Batches that a source's rows are held against: one that gives all rows each time gives the refused ones again."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReadingState:
@@ -23,7 +26,7 @@ class ReadingState:
     positions : dict
         The published version's, or those of the last batch that was turned away since.
     aside : tuple of str
-        The batches that were turned away since the published version.
+        The last batches that were turned away.
     """
 
     positions: Json
@@ -46,14 +49,15 @@ def aside(dataset: str, batch: str) -> str:
     return f"quarantine/{dataset}/{batch}"
 
 
-def reading_state(dataset: str, previous: DatasetVersion | None, lake: Lake) -> ReadingState:
-    """Tell where reading goes on: after the published version, or after what was turned away since."""
+def reading_state(dataset: str, previous: DatasetVersion | None, lake: Lake, *, anew: bool = False) -> ReadingState:
+    """Tell where reading goes on: after the published version, or after what was turned away since (unless `anew`)."""
     published: Json = previous.positions if previous else {}
     kept = lake.read_document(aside(dataset, "_positions"))
-    # A version published after the quarantine was staged from its positions, and is further.
-    if kept is None or kept["version"] < (previous.version if previous else 0):
+    if kept is None or anew:
         return ReadingState(published)
-    return ReadingState(kept["positions"], tuple(kept.get("batches", ())))
+    # A version published after the quarantine was staged from its positions, and is further.
+    further = kept["version"] < (previous.version if previous else 0)
+    return ReadingState(published if further else kept["positions"], tuple(kept.get("batches", ())))
 
 
 def turn_away(
@@ -84,7 +88,7 @@ def turn_away(
     address = lake.park(name, rows.collect_batches())
     point("during:quarantine")
     state = reading_state(record.dataset, previous, lake)
-    batches = [*(b for b in state.aside if b != batch), batch]
+    batches = [*(b for b in state.aside if b != batch), batch][-_REMEMBERED:]
     after = {"version": previous.version if previous else 0, "positions": positions, "batches": batches}
     lake.write_document(aside(record.dataset, "_positions"), after)
     record = replace(record, address=address)

@@ -12,15 +12,15 @@ from mulle.core.ports.lake import Lake
 from mulle.core.records.dataset import DatasetVersion
 from mulle.lifecycle.data.version import read_version
 
-__all__ = ["last_given", "published_again", "unseen"]
+__all__ = ["last_given", "published_again", "turned_away", "unseen"]
 
 _ROW = "__row"
 
 
 def published_again(
-    dataset: Dataset, repeats: pl.Expr | None, previous: DatasetVersion | None, aside: Sequence[str], lake: Lake
+    dataset: Dataset, repeats: pl.Expr | None, previous: DatasetVersion | None, lake: Lake
 ) -> pl.DataFrame | None:
-    """Give the rows that a batch may repeat; None when it cannot.
+    """Give the published rows that a batch may repeat; None when it cannot.
 
     Parameters
     ----------
@@ -28,8 +28,6 @@ def published_again(
     repeats : polars.Expr or None
         Which of the published rows, as the source says.
     previous : DatasetVersion or None
-    aside : sequence of str
-        Batches that were turned away since: a row that failed once is not judged again while it stays the same.
     lake : Lake
 
     Returns
@@ -37,16 +35,23 @@ def published_again(
     polars.DataFrame or None
         Distinct rows without bookkeeping columns. A row that has been corrected since counts as it is now.
     """
-    if repeats is None:
+    if repeats is None or previous is None:
         return None
-    parts = [] if previous is None else [read_version(lake, dataset, previous)]
-    for batch in aside:
+    return _plain([read_version(lake, dataset, previous)], repeats)
+
+
+def turned_away(dataset: Dataset, repeats: pl.Expr | None, aside: Sequence[str], lake: Lake) -> pl.DataFrame | None:
+    """Give the rows of batches that were turned away and that a batch may repeat; None when there are none."""
+    parts = []
+    for batch in () if repeats is None else aside:
         try:
             parts.append(lake.parked(f"quarantine/{dataset.name}/{batch}"))
         except NotFound:  # erased or cleaned up
             continue
-    if not parts:
-        return None
+    return _plain(parts, repeats) if parts and repeats is not None else None
+
+
+def _plain(parts: Sequence[pl.LazyFrame], repeats: pl.Expr) -> pl.DataFrame:
     plain = [part.filter(repeats).select(c for c in part.collect_schema() if not c.startswith("_")) for part in parts]
     return pl.concat(plain, how="diagonal_relaxed").unique().collect()
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import duckdb
 import polars as pl
 
-from mulle.core.errors import DataError
+from mulle.core.errors import UsageError
 
 __all__ = ["answer"]
 
@@ -26,7 +26,7 @@ def answer(query: str, tables: Mapping[str, pl.LazyFrame], *, limit: int = 1_000
 
     Raises
     ------
-    DataError
+    UsageError
         When the query fails; DuckDB's words are in the detail.
 
     Examples
@@ -49,9 +49,8 @@ def answer(query: str, tables: Mapping[str, pl.LazyFrame], *, limit: int = 1_000
             connection.execute(f"set {setting}")
         frame = pl.DataFrame(connection.sql(f"select * from ({text}\n) limit {int(limit)}").to_arrow_table())
     except duckdb.Error as error:
-        raise DataError(
-            f"the query failed: {str(error).splitlines()[0]}", next=f"tables: {', '.join(tables) or 'none published'}", query=text
-        ) from error
+        words = f"the query failed: {str(error).splitlines()[0]}"
+        raise UsageError(words, next="write one SELECT of DuckDB's SQL", query=text) from error
     finally:
         connection.close()
     # Sums of whole numbers are decimals without a fraction in DuckDB.

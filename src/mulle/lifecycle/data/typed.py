@@ -63,6 +63,8 @@ def typed(rows: pl.DataFrame, dataset: Dataset, schema: Mapping[str, str]) -> pl
             casts.append(_instant(name, dtype))
         elif wanted is not None and wanted != dtype_text(dtype):
             casts.append(_conformed(name, dtype, wanted))
+        elif dtype == pl.Null and name in _late(dataset):
+            casts.append(pl.col(name).cast(pl.Float64))
         elif dtype == pl.Null or isinstance(dtype, (pl.Categorical, pl.Enum)):
             casts.append(pl.col(name).cast(pl.String))
         elif dtype in (pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64):
@@ -79,12 +81,17 @@ def typed(rows: pl.DataFrame, dataset: Dataset, schema: Mapping[str, str]) -> pl
 
 
 def _absent(rows: pl.DataFrame, dataset: Dataset, schema: Mapping[str, str], declared: Mapping[str, str]) -> list[pl.Expr]:
-    late = (*dataset.outcome, *((dataset.known_at,) if dataset.known_at else ())) if dataset.labels else ()
+    late = _late(dataset)
     missing = [name for name in dict.fromkeys((*dataset.optional, *late)) if name not in rows.columns]
     if dataset.known_at is not None:
         declared = {dataset.known_at: dtype_text(INSTANT), **declared}
     kinds = {name: declared.get(name) or schema.get(name) or ("Float64" if name in late else None) for name in missing}
     return [pl.lit(None, dtype_of(kind)).alias(name) for name, kind in kinds.items() if kind is not None]
+
+
+def _late(dataset: Dataset) -> tuple[str, ...]:
+    """Name what labels bring later; until they do, an outcome is taken for a number."""
+    return (*dataset.outcome, *((dataset.known_at,) if dataset.known_at else ())) if dataset.labels else ()
 
 
 def _declared(name: str, dtype: pl.DataType, wanted: pl.DataType) -> pl.Expr:

@@ -10,21 +10,9 @@ import polars as pl
 from mulle.core.declare.dataset import Dataset
 from mulle.core.ports.lake import Lake
 from mulle.core.records.dataset import DatasetVersion
+from mulle.kernel.bookkeeping import BATCH, INGESTED, LIVE, VERSION
 
 __all__ = ["BATCH", "INGESTED", "LIVE", "VERSION", "current", "read_version", "table_name"]
-
-INGESTED = "_ingested_at"
-"""When the platform published the row; Datetime(us, UTC)."""
-
-BATCH = "_batch"
-"""The batch that brought the row; String."""
-
-VERSION = "_version"
-"""The number of the dataset version that brought the row; Int32."""
-
-LIVE = "_live"
-"""Whether the row arrived live, so that it was not available before it was published; Boolean."""
-
 
 def table_name(dataset: str) -> str:
     """Give the lake's table of a dataset.

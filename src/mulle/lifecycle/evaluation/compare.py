@@ -6,8 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
-from mulle.kernel.metrics import class_text, losses, measure
+from mulle.core.declare.metric import Metric
+from mulle.kernel.answered import Answers, answered, row_log_loss
+from mulle.kernel.metrics import measure_weighted
+from mulle.lifecycle.evaluation.bootstrap import DRAWN_ROWS, draws
+from mulle.lifecycle.evaluation.own import REPEATS, call_metric
 
 __all__ = ["Comparison", "Side", "compare"]
 
@@ -15,7 +20,6 @@ Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
 
 _RESAMPLES = 200
-_RESAMPLED_ROWS = 5_000
 _NORMAL_95 = 1.959964
 
 
@@ -59,7 +63,17 @@ class Comparison:
     high: float
 
 
-def compare(task: str, metric: str, truth: Array, champion: Side, challenger: Side, *, seed: int = 0) -> Comparison:
+def compare(
+    task: str,
+    metric: str,
+    truth: Array,
+    champion: Side,
+    challenger: Side,
+    *,
+    seed: int = 0,
+    own: Metric | None = None,
+    rows: pl.DataFrame | None = None,
+) -> Comparison:
     """Compare two models on rows that neither has seen.
 
     Parameters
@@ -70,18 +84,24 @@ def compare(task: str, metric: str, truth: Array, champion: Side, challenger: Si
         Answers to the same rows in the same order.
     seed : int
         Of the bootstrap.
+    own : Metric, optional
+        The project's own metric of that name.
+    rows : polars.DataFrame, optional
+        The raw rows, for it.
 
     Returns
     -------
     Comparison
         For metrics that are a mean over rows the interval is the normal one of the paired differences, for the others
-        a paired bootstrap (Efron and Tibshirani 1993, chapter 13), on a sample of at most 5,000 rows rescaled by the
-        root of the rows.
+        a paired bootstrap (Efron and Tibshirani 1993, chapter 13), on an even sample of at most `DRAWN_ROWS` rows rescaled
+        by the root of the share, but for the project's own metrics, which see all.
 
     Raises
     ------
     UsageError
         When there are no rows, or the metric does not fit the task.
+    DataError
+        When the project's own metric fails.
 
     Examples
     --------
@@ -90,10 +110,15 @@ def compare(task: str, metric: str, truth: Array, champion: Side, challenger: Si
     >>> found.champion, found.challenger, found.difference
     (1.0, 0.5, -0.5)
     """
-    before, after = _measure(task, metric, truth, champion), _measure(task, metric, truth, challenger)
-    spread = _paired(task, metric, truth, champion, challenger)
-    if spread is None:
-        spread = _bootstrap(task, metric, truth, champion, challenger, seed)
+    first, second = (answered(task, truth, side.values, side.probabilities, side.classes) for side in (champion, challenger))
+    if own is not None:
+        before, after = (call_metric(own, side, rows) for side in (first, second))
+        spread = _own(own, first, second, rows, seed)
+    else:
+        once = np.ones((1, len(truth)))
+        before, after = (float(measure_weighted([metric], side, once)[metric][0]) for side in (first, second))
+        paired = _paired(metric, first, second)
+        spread = _bootstrap(metric, first, second, seed) if paired is None else paired
     difference = after - before
     return Comparison(
         metric=metric,
@@ -106,42 +131,42 @@ def compare(task: str, metric: str, truth: Array, champion: Side, challenger: Si
     )
 
 
-def _measure(task: str, metric: str, truth: Array, side: Side) -> float:
-    return measure([metric], task, truth, side.values, side.probabilities, side.classes)[metric]
-
-
-def _paired(task: str, metric: str, truth: Array, champion: Side, challenger: Side) -> float | None:
-    champion_rows, challenger_rows = _row_values(task, metric, truth, champion), _row_values(task, metric, truth, challenger)
-    if champion_rows is None or challenger_rows is None:
+def _paired(metric: str, champion: Answers, challenger: Answers) -> float | None:
+    """Give the standard error of the difference where the metric is a mean over rows."""
+    before, after = _row_values(metric, champion), _row_values(metric, challenger)
+    if before is None or after is None:
         return None
-    if len(truth) < 2:
-        return float("inf")
-    return float(np.std(challenger_rows - champion_rows, ddof=1) / np.sqrt(len(truth)))
+    return float(np.std(after - before, ddof=1) / np.sqrt(len(before))) if len(before) > 1 else float("inf")
 
 
-def _row_values(task: str, metric: str, truth: Array, side: Side) -> Floats | None:
-    if metric in ("mae", "log_loss"):
-        return losses(task, truth, side.values, side.probabilities, side.classes)
+def _row_values(metric: str, answers: Answers) -> Floats | None:
+    if metric == "mae":
+        return np.abs(np.asarray(answers.values, dtype=np.float64) - np.asarray(answers.truth, dtype=np.float64))
+    if metric == "log_loss":
+        return row_log_loss(answers)
     if metric == "accuracy":
-        return np.asarray(class_text(truth) == class_text(side.values), dtype=np.float64)
+        return np.asarray(answers.truth_codes == answers.value_codes, dtype=np.float64)
     return None
 
 
-def _bootstrap(task: str, metric: str, truth: Array, champion: Side, challenger: Side, seed: int) -> float:
-    n = len(truth)
+def _bootstrap(metric: str, champion: Answers, challenger: Answers, seed: int) -> float:
+    n = len(champion.truth)
     if n < 2:
         return float("inf")
-    random = np.random.default_rng(seed)
-    taken = min(n, _RESAMPLED_ROWS)
-    differences = []
-    for _ in range(_RESAMPLES):
-        rows = random.integers(0, n, taken)
-        differences.append(
-            _measure(task, metric, truth[rows], _take(challenger, rows))
-            - _measure(task, metric, truth[rows], _take(champion, rows))
-        )
-    return float(np.std(differences, ddof=1) * np.sqrt(taken / n))
+    taken = min(n, DRAWN_ROWS)
+    if taken < n:
+        even = np.linspace(0, n - 1, taken).astype(np.int64)
+        champion, challenger = champion.take(even), challenger.take(even)
+    drawn = draws(taken, seed=seed, resamples=_RESAMPLES)
+    before, after = (measure_weighted([metric], side, drawn)[metric] for side in (champion, challenger))
+    return float(np.std(after - before, ddof=1) * np.sqrt(taken / n))
 
 
-def _take(side: Side, rows: npt.NDArray[np.int64]) -> Side:
-    return Side(side.values[rows], None if side.probabilities is None else side.probabilities[rows], side.classes)
+def _own(metric: Metric, champion: Answers, challenger: Answers, rows: pl.DataFrame | None, seed: int) -> float:
+    n = len(champion.truth)
+    if n < 2:
+        return float("inf")
+    dice = np.random.default_rng(seed)
+    chosen = [dice.integers(0, n, n) for _ in range(REPEATS)]
+    differences = [call_metric(metric, challenger, rows, at) - call_metric(metric, champion, rows, at) for at in chosen]
+    return float(np.std(differences, ddof=1))

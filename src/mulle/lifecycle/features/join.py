@@ -102,7 +102,8 @@ def _needed(table: pl.DataFrame | pl.LazyFrame, join: Join, now: pl.Series) -> p
     last = now.max()
     if isinstance(last, int) and dataset.available and schema.get(dataset.available) == INSTANT:
         table = table.filter(pl.col(dataset.available) <= EPOCH + timedelta(microseconds=last))
-    return table.select(c for c in schema.names() if c in used).collect()
+    # A filtered scan leaves its columns cut at different rows, which every later step would mend anew.
+    return table.select(c for c in schema.names() if c in used).collect().rechunk()
 
 
 def _joined(asked: pl.DataFrame, now: pl.Series, join: Join, table: pl.DataFrame) -> pl.DataFrame:
@@ -133,7 +134,7 @@ def _asof(rows: pl.DataFrame, join: AsOf | Lookup, table: pl.DataFrame, key: pl.
     if isinstance(join, AsOf):
         fresh = pl.col(_NOW) - pl.col(TIME) <= span_us(join.within)
         found = found.with_columns(pl.when(fresh).then(POSITION).alias(POSITION))
-    return found[POSITION] if timed is rows else found.select(_ROW, POSITION).sort(_ROW)[POSITION]
+    return pl.repeat(None, rows.height, dtype=found.schema[POSITION], eager=True).scatter(found[_ROW], found[POSITION])
 
 
 def _history(rows: pl.DataFrame, join: History, table: pl.DataFrame, key: pl.Series) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -223,12 +224,22 @@ def _history_entries(join: History, spec: JoinSpec, reader: TableReader, span: S
         )
     if not ticks:
         return
-    recent = reader.known(rows).filter(pl.col(KNOWN).is_between(ticks[0] - window, ticks[-1])).select(pl.col(KEY).unique())
+    known = reader.known(rows).filter(pl.col(KNOWN).is_between(ticks[0] - window, ticks[-1], closed="right"))
+    recent = known.select(pl.col(KEY).unique())
+    ticks = _reached(ticks, known, window)
     step = max(1, _PAIRS // max(1, recent.height))
     for i in range(0, len(ticks), step):
         wanted = recent.join(pl.DataFrame({TICK: pl.Series(ticks[i : i + step], dtype=pl.Int64)}), how="cross")
         found = history_values(rows, join, wanted)
         yield from _written(found.select(KEY, TICK, *plain(spec.columns), pl.lit(True).alias(_TOLD)), TICK, spec)
+
+
+def _reached(ticks: range, known: pl.DataFrame, window: int) -> range:
+    """Leave out the ticks before the first row and those whose window begins after the last one."""
+    first, last = known[KNOWN].min(), known[KNOWN].max()
+    if not isinstance(first, int) or not isinstance(last, int):
+        return ticks[:0]
+    return ticks[bisect_left(ticks, first) : bisect_left(ticks, last + window)]
 
 
 def _touched(join: History, reader: TableReader, span: Span) -> pl.DataFrame:

@@ -98,15 +98,13 @@ class OnlineReader:
 class _Plan:
     """One join: what to ask for it, whether an answer may be used, and the columns made of answers."""
 
-    __slots__ = ("_casts", "_stored", "every", "full", "name", "on", "place", "table", "within")
+    __slots__ = ("_dtypes", "every", "full", "name", "on", "place", "table", "within")
 
     def __init__(self, spec: JoinSpec, place: int) -> None:
         self.name, self.table, self.on, self.place = spec.name, spec.table, spec.on, place
         self.every, self.within = spec.every_us, spec.within_us
-        dtypes = {name: dtype_of(text) for name, text in spec.columns.items()}
-        self.full = [f"{spec.name}.{name}" for name in dtypes]
-        self._stored = pl.Schema({name: _stored(dtype) for name, dtype in dtypes.items()})
-        self._casts = [(i, dtype) for i, dtype in enumerate(dtypes.values()) if dtype.is_temporal()]
+        self._dtypes = pl.Schema({name: dtype_of(text) for name, text in spec.columns.items()})
+        self.full = [f"{spec.name}.{name}" for name in self._dtypes]
 
     def moment(self, answer: Found) -> int | None:
         """Give the instant that an answer is of: a history's tick, a row's own time; None for a table without time."""
@@ -124,12 +122,10 @@ class _Plan:
         """Make the columns; null where there is no value."""
         if not self.full:
             return []
-        frame = pl.from_dicts(values, schema=self._stored)
+        # JSON has no times: they are kept as their physical number, and read as what they are.
+        frame = pl.from_dicts(values, schema=self._dtypes)
         frame.columns = self.full
-        columns = frame.get_columns()
-        for i, dtype in self._casts:
-            columns[i] = columns[i].cast(dtype)
-        return columns
+        return frame.get_columns()
 
 
 def _levels(specs: Sequence[JoinSpec]) -> list[list[_Plan]]:
@@ -141,11 +137,6 @@ def _levels(specs: Sequence[JoinSpec]) -> list[list[_Plan]]:
         levels += [[] for _ in range(own + 1 - len(levels))]
         levels[own].append(_Plan(spec, place))
     return levels
-
-
-def _stored(dtype: pl.DataType) -> pl.DataType:
-    # JSON has no times: they are kept as their physical number.
-    return (pl.Int32() if dtype == pl.Date else pl.Int64()) if dtype.is_temporal() else dtype
 
 
 @lru_cache(maxsize=4096)
@@ -161,6 +152,8 @@ def _instants(frame: pl.DataFrame, time: str | None, now: datetime) -> list[int]
 
 
 def _keys(frame: pl.DataFrame, on: Sequence[str]) -> list[str | None]:
+    if len(on) == 1 and isinstance(frame.schema[on[0]], pl.String):  # a text is its own key
+        return frame.get_column(on[0]).to_list()
     if frame.height <= _FEW:
         return [key_text(values) for values in zip(*(frame.get_column(c).to_list() for c in on), strict=True)]
     return frame.select(key_expr(on).alias("k"))["k"].to_list()

@@ -33,6 +33,7 @@ __all__ = [
     "micros",
     "picked",
     "plain",
+    "sorted_by",
     "span_us",
     "timeless_line",
     "timeless_rows",
@@ -112,6 +113,14 @@ def picked(table: pl.DataFrame, columns: Sequence[str], positions: pl.Series) ->
     return table.select(pl.col(c).gather(positions) for c in columns)
 
 
+def sorted_by(line: pl.DataFrame, by: str) -> pl.DataFrame:
+    """Sort by a column of integers without nulls, in any order among equals; without a copy where rows stand so already."""
+    if line[by].is_sorted():
+        return line
+    # Polars sorts rows with all their columns; to order the integers alone and then take the rows once is faster.
+    return line[np.argsort(line[by].to_numpy())]
+
+
 def known_rows(
     table: pl.DataFrame, dataset: Dataset, by: Sequence[str], *, after: int | None = None, until: int | None = None
 ) -> pl.DataFrame:
@@ -162,7 +171,7 @@ def known_line(
     Returns
     -------
     polars.DataFrame
-        `POSITION` (UInt32), `KEY`, `TIME`, `KNOWN`, `END` (Int64); in no order.
+        `POSITION` (UInt32), `KEY`, `TIME`, `KNOWN`, `END` (Int64); sorted by `TIME`.
     """
     line = table.select(_epoch(table, dataset.time).alias(TIME), _available(table, dataset).alias(KNOWN))
     line = line.with_columns(key.alias(KEY)).with_row_index(POSITION)
@@ -172,7 +181,7 @@ def known_line(
     if beside is not None:
         chosen &= pl.col(TIME) >= pl.col(TIME).filter(chosen & (pl.col(KNOWN) > beside)).min()
     # A version without a key stands for no key, and still ends the one before it.
-    ended = _ended(_sorted(_kept(line, chosen.fill_null(False)), TIME), table, dataset, content)
+    ended = _ended(sorted_by(_kept(line, chosen.fill_null(False)), TIME), table, dataset, content)
     return ended.filter(pl.col(KEY).is_not_null()) if ended[KEY].null_count() else ended
 
 
@@ -213,9 +222,9 @@ def asof_line(
         # Rows known by their own time cannot arrive late: their times are the events as they stand.
         line = _kept(line, pl.col(END) > pl.col(TIME))
         fresh = line if after is None else line.filter(pl.col(KNOWN) > after)
-        return _sorted(fresh.select(POSITION, KEY, TIME), TIME).with_columns(pl.col(TIME).alias(AT))
+        return fresh.select(POSITION, KEY, TIME, pl.col(TIME).alias(AT))
     line = _kept(line.with_columns(pl.max_horizontal(TIME, KNOWN).alias(AT)), pl.col(END) > pl.col(AT))
-    line = _sorted(line.drop(END), AT)
+    line = sorted_by(line.drop(END), AT)
     # Of rows at one instant the latest must come last: it does, since one after a later one goes here.
     line = line.filter(pl.col(TIME) >= pl.col(TIME).cum_max().over(KEY))
     return (line if after is None else line.filter(pl.col(KNOWN) > after)).select(POSITION, KEY, TIME, AT)
@@ -246,14 +255,6 @@ def _kept(line: pl.DataFrame, which: pl.Expr) -> pl.DataFrame:
     """Filter, without a copy where nothing goes."""
     mask = line.select(which.alias("m"))["m"]
     return line if mask.all() else line.filter(mask)
-
-
-def _sorted(line: pl.DataFrame, by: str) -> pl.DataFrame:
-    """Sort by a column of integers without nulls; without a copy where the rows stand so already."""
-    if line[by].is_sorted():
-        return line
-    # Polars sorts each row with its columns; ordering the bare integers and taking the rows once takes two thirds as long.
-    return line[np.argsort(line[by].to_numpy())]
 
 
 def _beside(table: pl.DataFrame, line: pl.DataFrame) -> pl.DataFrame:
@@ -316,7 +317,7 @@ def _ended(line: pl.DataFrame, table: pl.DataFrame, dataset: Dataset, content: S
     versions = versions.sort(*order[:first], KNOWN, *order[first:], nulls_last=False)
     ends = pl.col(KNOWN).shift(-1).cum_min(reverse=True).over(*names, TIME).fill_null(_NEVER).alias(END)
     versions = versions.with_columns(ends).filter(pl.col(END) > pl.col(KNOWN))
-    return pl.concat([single.with_columns(never), versions.select(*line.columns, END)])
+    return sorted_by(pl.concat([single.with_columns(never), versions.select(*line.columns, END)]), TIME)
 
 
 def _has_text(column: pl.Expr, dtype: pl.DataType) -> pl.Expr:

@@ -8,7 +8,7 @@ import polars as pl
 
 from mulle.core.declare.features import History
 from mulle.kernel.keys import key_expr
-from mulle.lifecycle.features.timeline import END, KEY, KNOWN, POSITION, TIME, known_line, picked, span_us
+from mulle.lifecycle.features.timeline import END, KEY, KNOWN, POSITION, TIME, known_line, picked, sorted_by, span_us
 
 __all__ = ["TICK", "history_values", "sources_of", "tick_of"]
 
@@ -57,7 +57,8 @@ def history_values(table: pl.DataFrame, join: History, wanted: pl.DataFrame, *, 
     line = known_line(table, join.dataset, key, until=high, content=sources)
     codes = wanted.select(pl.col(KEY).unique()).with_row_index(_CODE)
     wanted = wanted.join(codes, on=KEY)
-    line = line.filter(pl.col(KNOWN) > low - window).join(codes, on=KEY).select(_CODE, KNOWN, END, TIME, POSITION)
+    line = line.filter(pl.col(KNOWN) > low - window).join(codes, on=KEY, maintain_order="left")
+    line = line.select(_CODE, KNOWN, END, TIME, POSITION)
     line = _in_order(line, table, [*join.dataset.key, *(c for c in sources if c not in join.dataset.key)])
     rows = line.select(_CODE, KNOWN, END).hstack(picked(table, sources, line[POSITION]))
     values = [expr.alias(name) for name, expr in join.values]
@@ -78,7 +79,8 @@ def history_values(table: pl.DataFrame, join: History, wanted: pl.DataFrame, *, 
 
 def _in_order(line: pl.DataFrame, table: pl.DataFrame, content: Sequence[str]) -> pl.DataFrame:
     """Sort by key and availability; rows equal in both by time, then by what they hold, never by where they stood."""
-    line = line.sort(_CODE, KNOWN)
+    # A line comes in order of time, which mostly is that of availability: then one column is left to sort by.
+    line = sorted_by(line, KNOWN).sort(_CODE, maintain_order=True)
     same = (pl.col(_CODE) == pl.col(_CODE).shift()) & (pl.col(KNOWN) == pl.col(KNOWN).shift())
     tied = line.select((same | same.shift(-1)).fill_null(False).alias("m"))["m"]
     if not tied.any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 import polars as pl
@@ -32,7 +33,7 @@ def decode_features(texts: pl.Series, specs: Sequence[FeatureSpec]) -> pl.DataFr
     Returns
     -------
     polars.DataFrame, shape (rows, features)
-        Float64 for numbers, String for categories.
+        Float64 for numbers, Datetime for times, String for categories and text, lists for lists.
 
     Raises
     ------
@@ -49,13 +50,8 @@ def decode_features(texts: pl.Series, specs: Sequence[FeatureSpec]) -> pl.DataFr
         rows = [orjson.loads(text) if text else {} for text in texts.to_list()]
     except ValueError as error:
         raise DataError("a logged row's features are not JSON", next="see `mulle doctor`") from error
-    columns = {}
-    for spec in specs:
-        values = [row.get(spec.name) for row in rows]
-        if spec.kind == "number":
-            columns[spec.name] = pl.Series(values, dtype=pl.Float64, strict=False)
-        else:
-            columns[spec.name] = pl.Series([_text(v) for v in values], dtype=pl.String)
+    kinds = {spec.column: spec.kind for spec in reversed(specs)}
+    columns = {name: _read([row.get(name) for row in rows], kinds[name]) for name in dict.fromkeys(s.column for s in specs)}
     return pl.DataFrame(columns)
 
 
@@ -141,6 +137,18 @@ def _verdict(value: float, bound: float, rows_are_few: bool) -> str:
     if rows_are_few:
         return "too_few"
     return "alarm" if value > bound else "pass"
+
+
+def _read(values: list[Any], kind: str) -> pl.Series:
+    if kind == "item" or any(isinstance(v, list) for v in values):
+        inner = pl.Float64 if kind == "item" else pl.String
+        return pl.Series([v if isinstance(v, list) else None for v in values], dtype=pl.List(inner), strict=False)
+    if kind != "number":
+        return pl.Series([_text(v) for v in values], dtype=pl.String)
+    if any(isinstance(v, str) for v in values):  # a time is a number that is logged as text
+        texts = pl.Series([v if isinstance(v, str) else None for v in values], dtype=pl.String)
+        return texts.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
+    return pl.Series(values, dtype=pl.Float64, strict=False)
 
 
 def _text(value: object) -> str | None:

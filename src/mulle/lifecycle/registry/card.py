@@ -6,12 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mulle.core.clock import rfc3339
 from mulle.core.records.bundle import Contract
+from mulle.core.records.evaluation import Evaluation, Measured
 from mulle.core.records.run import GateResult
 
 __all__ = ["card"]
 
+_MOST_VALUES = 20
+"""Values of a declared slice that the card shows, the largest first."""
 
-def card(contract: Contract, metrics: Mapping[str, float], gates: Sequence[GateResult] = ()) -> str:
+
+def card(
+    contract: Contract,
+    metrics: Mapping[str, float],
+    gates: Sequence[GateResult] = (),
+    evaluation: Evaluation | None = None,
+) -> str:
     """Write the card of a model version.
 
     Parameters
@@ -20,13 +29,17 @@ def card(contract: Contract, metrics: Mapping[str, float], gates: Sequence[GateR
     metrics : mapping
         On the holdout, by the fit before the refit.
     gates : sequence of GateResult
+    evaluation : Evaluation, optional
+        Intervals, slices and calibration to the figures.
 
     Returns
     -------
     str
         Markdown.
     """
-    parts = [_facts(contract), _figures(contract, metrics)]
+    parts = [_facts(contract), _figures(contract, metrics, evaluation)]
+    if evaluation is not None:
+        parts += [_weak(evaluation), *_slices(evaluation), *_calibration(evaluation)]
     if gates:
         parts.append("## Gates\n\n" + _table(("gate", "verdict", "reason"), [(g.gate, g.verdict, g.reason) for g in gates]))
     parts += [_inputs(contract), _features(contract)]
@@ -59,13 +72,67 @@ def _facts(contract: Contract) -> str:
     return "\n".join(lines)
 
 
-def _figures(contract: Contract, metrics: Mapping[str, float]) -> str:
+def _figures(contract: Contract, metrics: Mapping[str, float], evaluation: Evaluation | None) -> str:
     told = (
         f"Measured on the holdout by a fit on outcomes known at {rfc3339(contract.data_cutoff)}. The model that is served "
         f"has the same settings and was refitted on outcomes known at {rfc3339(contract.refit_cutoff)}, holdout included; "
         "no figure here is of the refit."
     )
-    return f"## Figures\n\n{told}\n\n" + _table(("metric", "value"), [(k, f"{v:.6g}") for k, v in metrics.items()])
+    if evaluation is None:
+        return f"## Figures\n\n{told}\n\n" + _table(("metric", "value"), [(k, f"{v:.6g}") for k, v in metrics.items()])
+    train = evaluation.train
+    told += (
+        f" The holdout has {evaluation.rows} rows; intervals are by bootstrap. The last column is the same fit on "
+        f"{train.rows} of the rows it was fitted on: the distance is the generalisation gap."
+    )
+    rows = [
+        (k, f"{v:.6g}", _interval(evaluation.intervals.get(k)), f"{train.metrics[k]:.6g}" if k in train.metrics else "")
+        for k, v in metrics.items()
+    ]
+    return f"## Figures\n\n{told}\n\n" + _table(("metric", "value", "95%", "on training rows"), rows)
+
+
+def _weak(evaluation: Evaluation) -> str:
+    head = "## Where it is weak\n\n"
+    if not evaluation.weak_slices:
+        return head + "No value or range of one column is worse than the rest by more than noise."
+    found = evaluation.weak_slices
+    told = f"Slices of one column whose mean loss ({found[0].metric}) is above the rest's by more than noise, surest first."
+    rows = [(f"`{s.column}`", s.value, str(s.rows), _text(s.inside), _text(s.outside), f"at least {_text(s.low)}") for s in found]
+    return f"{head}{told}\n\n" + _table(("column", "value", "rows", "loss", "loss of the rest", "worse by (95%)"), rows)
+
+
+def _slices(evaluation: Evaluation) -> list[str]:
+    parts = []
+    for column, values in evaluation.slices.items():
+        shown = list(values.items())[:_MOST_VALUES]
+        names = sorted({name for _, found in shown for name in found.intervals})
+        rows = [
+            (value, str(found.rows), *(f"{_figure(found, name)}" for name in names)) for value, found in shown
+        ]  # fmt: skip
+        parts.append(f"## By `{column}`\n\n" + _table(("value", "rows", *names), rows))
+    return parts
+
+
+def _calibration(evaluation: Evaluation) -> list[str]:
+    if not evaluation.calibrations:
+        return []
+    found = next(iter(evaluation.calibrations.values()))
+    if found.bias is not None:
+        told = f"Answers are off by {_text(found.bias)} on average, {_text(found.error)} standard deviations of the target."
+        return [f"## Calibration\n\n{told}"]
+    told = f"Expected calibration error {_text(found.error)}, Brier score {_text(found.brier)}, on {found.rows} rows."
+    rows = [(f"{b.low:.2g} to {b.high:.2g}", str(b.rows), f"{b.said:.3f}", f"{b.observed:.3f}") for b in found.bins]
+    return [f"## Calibration\n\n{told}\n\n" + _table(("probability", "rows", "said", "came true"), rows)]
+
+
+def _figure(found: Measured, name: str) -> str:
+    value, interval = found.metrics.get(name), _interval(found.intervals.get(name))
+    return "" if value is None else f"{_text(value)} ({interval})" if interval else _text(value)
+
+
+def _interval(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f"{_text(interval[0])} to {_text(interval[1])}"
 
 
 def _inputs(contract: Contract) -> str:

@@ -7,15 +7,27 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.compose
 from onnx import TensorProto, helper
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 
 from mulle.kernel.bundle import INPUT, OUTPUT
 from mulle.kernel.fitted import Estimator, answers
-from mulle.lifecycle.registry.trees import compile_lightgbm
+from mulle.kernel.graph import open_graph
+from mulle.lifecycle.registry.ensemble import compile_blend
+from mulle.lifecycle.registry.trees import compile_hist, compile_lightgbm
 
 __all__ = ["compile_model"]
+
+_IR = 8
+_OPSETS = {"": 17, "ai.onnx.ml": 3}
+
+_TRIED, _CLOSE = 64, 1e-3
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +38,7 @@ def compile_model(fitted: Estimator, *, width: int, task: str) -> bytes | None:
     Parameters
     ----------
     fitted : Estimator
-        A scikit-learn pipeline on an encoded float32 matrix; its last step may be LightGBM.
+        A scikit-learn pipeline on an encoded float32 matrix; its last step may be LightGBM's.
     width : int
         Columns of the matrix.
     task : str
@@ -35,22 +47,111 @@ def compile_model(fitted: Estimator, *, width: int, task: str) -> bytes | None:
     -------
     bytes or None
         The graph: input `kernel.bundle.INPUT` float32 (n, width), output `kernel.bundle.OUTPUT` float32 (n, 1), or
-        (n, classes) probabilities. None when the pipeline has a part without a compiled form; it is then served
-        natively.
+        (n, classes) probabilities. None when the pipeline has a part without a compiled form, or what was compiled
+        answers otherwise on made-up rows; it is then served natively.
     """
-    steps = list(fitted.steps) if isinstance(fitted, Pipeline) else [("model", fitted)]
-    model = steps[-1][1]
+    if hasattr(fitted, "members") and hasattr(fitted, "weights"):
+        return compile_blend(fitted, lambda member: compile_model(member, width=width, task=task))
+    model = _last(fitted)
     try:
-        if isinstance(model, (DummyRegressor, DummyClassifier)):
-            compiled: onnx.ModelProto | None = _constant(fitted, width, task)
-        elif hasattr(model, "booster_"):
-            compiled = compile_lightgbm(model.booster_, width) if len(steps) == 1 else None
-        else:
-            compiled = _convert(fitted, width, task)
+        compiled = _compiled(fitted, model, width, task)
+        if compiled is not None and not _alike(fitted, bytes(compiled.SerializeToString()), width, task):
+            _log.info("%s is compiled to something that answers otherwise", type(model).__name__)
+            return None
     except Exception as error:  # the converters raise whatever they meet; the native path is always there
-        _log.info("%s does not compile: %s: %s", type(model).__name__, type(error).__name__, error)
+        _log.info("%s does not compile: %s: %s", type(model).__name__, type(error).__name__, str(error)[:300])
         return None
     return None if compiled is None else bytes(compiled.SerializeToString())
+
+
+def _alike(fitted: Estimator, model: bytes, width: int, task: str) -> bool:
+    """Compare on made-up rows of any size, codes and gaps: a converter may say yes and mean something else."""
+    dice = np.random.default_rng(0)
+    # Whole numbers, for some columns are codes; small ones, for what far outside is 0 / 0 is held elsewhere.
+    rows = np.round(dice.normal(size=(_TRIED, width)) * 10.0 ** dice.integers(0, 3, (_TRIED, width)))
+    rows[::4] = dice.integers(-1, 50, rows[::4].shape)
+    gaps = np.where(dice.random(rows.shape) < 0.2, np.nan, rows)
+    graph = open_graph(model)
+    for tried in (rows.astype(np.float32), gaps.astype(np.float32)):
+        try:
+            said = answers(fitted, tried, task)
+        except ValueError:  # an estimator that takes no gaps says so itself
+            continue
+        served = graph.run(OUTPUT, tried).reshape(said.shape)
+        scale = np.maximum(np.abs(said), said.std()) + 1e-6 if task == "regression" else 1.0
+        if not bool((np.abs(said - served) <= _CLOSE * scale).all()):
+            return False
+    return True
+
+
+def _last(fitted: Estimator) -> Any:
+    return fitted.steps[-1][1] if isinstance(fitted, Pipeline) else fitted
+
+
+def _compiled(fitted: Estimator, model: Any, width: int, task: str) -> onnx.ModelProto | None:
+    if isinstance(model, (DummyRegressor, DummyClassifier)):
+        return _constant(fitted, width, task)
+    if isinstance(model, (KNeighborsRegressor, KNeighborsClassifier)):
+        # Which of two neighbours equally far away counts, and what is zero away, the general converter says otherwise.
+        return None
+    if isinstance(getattr(model, "onnx_", None), bytes):
+        return _adopted(model.onnx_, model.output_, 1 if task == "regression" else len(model.classes_))
+    if isinstance(model, TransformedTargetRegressor):
+        return _scaled_back(fitted, model, width)
+    if hasattr(model, "booster_"):
+        return _after_preparation(fitted, compile_lightgbm(model.booster_, model.n_features_in_), width)
+    if isinstance(model, (HistGradientBoostingRegressor, HistGradientBoostingClassifier)):
+        return _after_preparation(fitted, compile_hist(model, model.n_features_in_), width)
+    return _convert(fitted, width, task)
+
+
+def _adopted(graph: bytes, output: str, columns: int) -> onnx.ModelProto:
+    """Give a graph from elsewhere the names, the type and the shape that a bundle's model has."""
+    made = onnx.load_from_string(graph)
+    given = made.graph.input[0]
+    inner = onnx.compose.add_prefix(made, "own_")
+    nodes = [helper.make_node("Identity", [INPUT], [f"own_{given.name}"]), *inner.graph.node]
+    nodes.append(helper.make_node("Cast", [f"own_{output}"], ["floats"], to=TensorProto.FLOAT))
+    nodes.append(helper.make_node("Reshape", ["floats", "shape_of_answer"], [OUTPUT]))
+    takes = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [None, given.type.tensor_type.shape.dim[1].dim_value or None])
+    gives = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, columns])
+    inner.graph.initializer.append(helper.make_tensor("shape_of_answer", TensorProto.INT64, [2], [-1, columns]))
+    del inner.graph.node[:], inner.graph.input[:], inner.graph.output[:]
+    inner.graph.node.extend(nodes)
+    inner.graph.input.append(takes)
+    inner.graph.output.append(gives)
+    return inner
+
+
+def _after_preparation(fitted: Any, trees: onnx.ModelProto | None, width: int) -> onnx.ModelProto | None:
+    """Put what was fitted before the trees in front of their graph."""
+    if trees is None or not isinstance(fitted, Pipeline) or len(fitted.steps) == 1:
+        return trees
+    first = _convert(Pipeline(fitted.steps[:-1]), width, "regression", output="prepared")
+    first.graph.output[0].name = "prepared"
+    second = onnx.compose.add_prefix(trees, "trees_")
+    made = onnx.compose.merge_models(first, second, io_map=[("prepared", f"trees_{INPUT}")])
+    made.graph.node.append(helper.make_node("Identity", [f"trees_{OUTPUT}"], [OUTPUT]))
+    made.graph.output[0].name = OUTPUT
+    return made
+
+
+def _scaled_back(fitted: Any, model: TransformedTargetRegressor, width: int) -> onnx.ModelProto | None:
+    """Compile what was fitted on a scaled target, and scale its answers back."""
+    scaler = model.transformer_
+    if not isinstance(scaler, StandardScaler):
+        return None
+    inner = Pipeline([*fitted.steps[:-1], ("model", model.regressor_)])
+    made = _convert(inner, width, "regression", output="scaled")
+    made.graph.initializer.extend(
+        [
+            helper.make_tensor("target_scale", TensorProto.FLOAT, [1], [float(scaler.scale_[0])]),
+            helper.make_tensor("target_mean", TensorProto.FLOAT, [1], [float(scaler.mean_[0])]),
+        ]
+    )
+    made.graph.node.append(helper.make_node("Mul", ["scaled", "target_scale"], ["spread"]))
+    made.graph.node.append(helper.make_node("Add", ["spread", "target_mean"], [OUTPUT]))
+    return made
 
 
 def _constant(fitted: Estimator, width: int, task: str) -> onnx.ModelProto:
@@ -68,22 +169,24 @@ def _constant(fitted: Estimator, width: int, task: str) -> onnx.ModelProto:
     given = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [None, width])
     answer = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, columns])
     graph = helper.make_graph(nodes, "constant", [given], [answer], initial)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSETS[""])], ir_version=_IR)
 
 
-def _convert(fitted: Any, width: int, task: str) -> onnx.ModelProto:
+def _convert(fitted: Any, width: int, task: str, *, output: str = OUTPUT) -> onnx.ModelProto:
     # Imported late: the converters take a second that runs of LightGBM need not pay.
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
     from skl2onnx.helpers.onnx_helper import select_model_inputs_outputs
 
     options = None if task == "regression" else {id(fitted): {"zipmap": False}}
-    made = convert_sklearn(
-        fitted, initial_types=[(INPUT, FloatTensorType([None, width]))], options=options, target_opset={"": 17, "ai.onnx.ml": 3}
-    )
+    made = convert_sklearn(fitted, initial_types=[(INPUT, FloatTensorType([None, width]))], options=options, target_opset=_OPSETS)
     last = made.graph.output[-1].name
     made = select_model_inputs_outputs(made, outputs=[last])
-    made.graph.node.append(helper.make_node("Identity", [last], [OUTPUT]))
+    # The converter names the oldest sets that would do; a graph that is put in front of another must name the same.
+    made.ir_version = _IR
+    del made.opset_import[:]
+    made.opset_import.extend(helper.make_opsetid(domain, number) for domain, number in _OPSETS.items())
+    made.graph.node.append(helper.make_node("Identity", [last], [output]))
     del made.graph.output[:]
     made.graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, None]))
     return made

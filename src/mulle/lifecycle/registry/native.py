@@ -12,21 +12,26 @@ import re
 import struct
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 
+from mulle.core.declare.candidates import FACTORY
 from mulle.core.errors import BundleError
+from mulle.core.records.base import Json
 from mulle.kernel.bundle import read_contract
 from mulle.kernel.fitted import Estimator, answers
+from mulle.kernel.project import load_project
 
-__all__ = ["dump_native", "load_native", "main", "serve"]
+__all__ = ["dump_native", "load_native", "main", "open_native", "serve"]
 
 _HEADER = struct.Struct("<II")
 _ID = re.compile(r'"__id__": (\d+)')
 _FILE = re.compile(r'"file": "([^"]+)"')
-_OURS = ("sklearn.", "lightgbm.", "numpy.", "scipy.", "collections.", "builtins.")
+_OURS = ("sklearn.", "lightgbm.", "numpy.", "scipy.", "collections.", "builtins.", "mulle.lifecycle.training.")
+_PROJECT = "mulle_project_"
 
 
 def dump_native(fitted: object) -> bytes:
@@ -55,8 +60,14 @@ def _plain(name: str, number: int) -> str:
     return f"{number}{Path(name).suffix}"
 
 
-def load_native(path: Path) -> Estimator:
-    """Read a fitted pipeline; only types of scikit-learn, LightGBM, NumPy and SciPy are built.
+def load_native(path: Path, own: Sequence[str] = ()) -> Estimator:
+    """Read a fitted pipeline; only types of scikit-learn, LightGBM, NumPy, SciPy and ours are built.
+
+    Parameters
+    ----------
+    path : Path
+    own : sequence of str
+        Modules that the bundle's candidates of the user's own come from: their types are built too.
 
     Raises
     ------
@@ -66,18 +77,34 @@ def load_native(path: Path) -> Estimator:
     from skops.io import get_untrusted_types, load
 
     asked = get_untrusted_types(file=path)
-    strange = [name for name in asked if not name.startswith(_OURS)]
+    allowed = (*_OURS, *(f"{name}." for name in own))
+    strange = [name for name in asked if not name.startswith(allowed)]
     if strange:
         raise BundleError(
             f"{path.name} asks for {', '.join(strange[:5])}, and only models made by Mulle are loaded",
-            next="register the model again",
+            next="register the model again; of ml.custom, the factory must be the estimator's own class",
         )
     return cast(Estimator, load(path, trusted=asked))
 
 
+def open_native(folder: Path) -> Estimator:
+    """Read the fitted pipeline of a bundle, and before it the project's snapshot where the estimator stands in it."""
+    own = _own_modules(read_contract(folder).settings)
+    if any(name.startswith(_PROJECT) for name in own):
+        load_project(folder / "transform")
+    return load_native(folder / "model.skops", own)
+
+
+def _own_modules(settings: Json) -> list[str]:
+    """Name the modules of the factories that settings name, those of an ensemble's members too."""
+    every = [settings, *settings.get("members", ())]
+    addresses = [str(s.get("params", {}).get(FACTORY, "")) for s in every]
+    return sorted({address.partition(":")[0].partition(".")[0] for address in addresses if address})
+
+
 def serve(folder: Path, source: BinaryIO, sink: BinaryIO) -> None:
     """Answer matrices from `source` on `sink` until it ends."""
-    fitted, task = load_native(folder / "model.skops"), read_contract(folder).task
+    fitted, task = open_native(folder), read_contract(folder).task
     while len(header := source.read(_HEADER.size)) == _HEADER.size:
         rows, columns = _HEADER.unpack(header)
         body = source.read(rows * columns * 4)

@@ -1,4 +1,4 @@
-"""LightGBM compiled by hand: its trees become one ONNX node whose float32 thresholds decide as the originals do.
+"""Boosted trees compiled by hand: they become one ONNX node whose float32 thresholds decide as the originals do.
 
 The general converter rounds thresholds to the nearest float32; a row whose value lies between two neighbours then may
 go the other way. Here a threshold is rounded down, so that ``x <= threshold`` is the same for every float32 x.
@@ -6,6 +6,7 @@ go the other way. Here a threshold is rounded down, so that ``x <= threshold`` i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,15 @@ from onnx import TensorProto, helper
 
 from mulle.kernel.bundle import INPUT, OUTPUT
 
-__all__ = ["compile_lightgbm"]
+__all__ = ["compile_hist", "compile_lightgbm"]
 
 _IDENTITY = {"regression", "regression_l1", "huber", "fair", "quantile", "mape"}
 _EXPONENTIAL = {"poisson", "gamma", "tweedie"}
+_HIST_LINKS = {
+    **dict.fromkeys(("squared_error", "absolute_error", "quantile"), "identity"),
+    **dict.fromkeys(("poisson", "gamma"), "exp"),
+    "log_loss": "sigmoid",
+}
 
 
 def compile_lightgbm(booster: Any, width: int) -> onnx.ModelProto | None:
@@ -46,6 +52,32 @@ def compile_lightgbm(booster: Any, width: int) -> onnx.ModelProto | None:
         if not nodes.add_tree(number, number % per_iteration, tree["tree_structure"]):
             return None
     return _model(nodes, kind, width, per_iteration)
+
+
+def compile_hist(model: Any, width: int) -> onnx.ModelProto | None:
+    """Compile a fitted histogram gradient boosting model of scikit-learn.
+
+    Parameters
+    ----------
+    model : HistGradientBoostingRegressor or HistGradientBoostingClassifier
+    width : int
+        Columns of the input.
+
+    Returns
+    -------
+    onnx.ModelProto or None
+        None when it splits on categories of its own, or has another loss.
+    """
+    kind = _HIST_LINKS.get(model.loss if isinstance(model.loss, str) else "")
+    if kind is None or model.is_categorical_ is not None:
+        return None
+    outputs = int(model.n_trees_per_iteration_)
+    nodes = _Nodes()
+    for iteration, trees in enumerate(model._predictors):
+        for output, tree in enumerate(trees):
+            nodes.add_table(iteration * outputs + output, output, tree.nodes)
+    base = np.ravel(model._baseline_prediction).astype(np.float64).tolist()
+    return _model(nodes, "softmax" if kind == "sigmoid" and outputs > 1 else kind, width, outputs, base)
 
 
 def _link(objective: list[str]) -> str | None:
@@ -87,6 +119,16 @@ class _Nodes:
             used += 2
         return True
 
+    def add_table(self, tree: int, output: int, rows: Any) -> None:
+        """Add a tree that is a table of nodes, as scikit-learn keeps it."""
+        for number, row in enumerate(rows):
+            if row["is_leaf"]:
+                self._add_leaf(tree, output, number, float(row["value"]))
+                continue
+            threshold, gap = floor32(float(row["num_threshold"])), int(row["missing_go_to_left"])
+            after = int(row["left"]), int(row["right"])
+            self._add(tree, number, int(row["feature_idx"]), threshold, "BRANCH_LEQ", *after, gap)
+
     def _add_leaf(self, tree: int, output: int, number: int, value: float) -> None:
         self._add(tree, number, 0, 0.0, "LEAF", 0, 0, 0)
         for name, item in zip(self.leaf, (tree, number, output, value), strict=True):
@@ -108,12 +150,13 @@ def floor32(value: float) -> float:
     return float(np.nextafter(near, np.float32(-np.inf)) if float(near) > value else near)
 
 
-def _model(nodes: _Nodes, kind: str, width: int, outputs: int) -> onnx.ModelProto:
+def _model(nodes: _Nodes, kind: str, width: int, outputs: int, base: Sequence[float] = ()) -> onnx.ModelProto:
+    start = {"base_values": list(base)} if base else {}
     raw = OUTPUT if kind == "identity" else "raw"
     graph = [
         helper.make_node(
             "TreeEnsembleRegressor", [INPUT], [raw], domain="ai.onnx.ml", n_targets=outputs, aggregate_function="SUM",
-            post_transform="NONE", **nodes.attributes(),
+            post_transform="NONE", **start, **nodes.attributes(),
         )
     ]  # fmt: skip
     initial = []
@@ -129,6 +172,6 @@ def _model(nodes: _Nodes, kind: str, width: int, outputs: int) -> onnx.ModelProt
     columns = 2 if kind == "sigmoid" else outputs
     given = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [None, width])
     answer = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, columns])
-    made = helper.make_graph(graph, "lightgbm", [given], [answer], initial)
+    made = helper.make_graph(graph, "trees", [given], [answer], initial)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
     return helper.make_model(made, opset_imports=opsets, ir_version=8)

@@ -1,11 +1,13 @@
-"""The search: candidates and their parameters together, by TPE, scored on the latest rows of the training set."""
+"""The search: candidates, their parameters and the past to train on together, by TPE, within a budget."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,22 +15,76 @@ import numpy.typing as npt
 import optuna
 
 from mulle.core.declare.candidates import Candidate
-from mulle.core.declare.model import METRIC
+from mulle.core.declare.training import Validation
 from mulle.core.errors import TrialError
+from mulle.core.ports.compute import Compute
 from mulle.core.records.base import Json
 from mulle.core.records.bundle import FeatureSpec
-from mulle.kernel.fitted import answers, classes_of
-from mulle.kernel.metrics import measure
 from mulle.lifecycle.training.candidates import defaults, space
-from mulle.lifecycle.training.fit import fit, refuse_untrainable
-from mulle.lifecycle.training.split import split_validation
+from mulle.lifecycle.training.choose import choose
+from mulle.lifecycle.training.fit import refuse_untrainable
+from mulle.lifecycle.training.folds import Rows, prepare_rows
+from mulle.lifecycle.training.runners import Bounds, Here, Left, Runner, Workers
+from mulle.lifecycle.training.split import split_folds
+from mulle.lifecycle.training.trial import BUDGETS
 
-__all__ = ["SEARCH_ROWS", "SearchResult", "search"]
+__all__ = ["SEARCH_ROWS", "Plan", "SearchResult", "search"]
 
 SEARCH_ROWS = 60_000
 """Rows that trials are fitted and scored on, at most; a seeded sample of more. The winner is fitted on all."""
 
+_LEAST_SECONDS = 10.0
+"""Until a candidate was tried, a trial has at least so long: a search must find something."""
+
+_LEAST_RIVALS = 4
+"""Nothing is pruned before so many others were seen on as few rows."""
+
 Matrix = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a search goes about it, beyond candidates, trials and time; the default is one cheap fold, one trial at a time.
+
+    Attributes
+    ----------
+    validation : Validation or None
+    groups : numpy.ndarray of int, shape (n,), or None
+        A code for each row's group, for folds by group.
+    windows : tuple of str
+        ``all`` or durations; of several the search chooses.
+    parallel : int
+        Trials at once, in workers.
+    trial_timeout : float or None
+        Seconds.
+    memory : int or None
+        Bytes that a trial's process may hold.
+    prune : bool
+    ensemble : int
+        At most so many members.
+    calibrate : bool
+    workers : callable or None
+        Makes a compute of so many processes; without it trials run in this process, and only time is limited.
+    folder : Path or None
+        Where workers' files go.
+    """
+
+    validation: Validation | None = None
+    groups: npt.NDArray[np.int64] | None = None
+    windows: tuple[str, ...] = ("all",)
+    parallel: int = 1
+    trial_timeout: float | None = None
+    memory: int | None = None
+    prune: bool = False
+    ensemble: int = 1
+    calibrate: bool = False
+    workers: Callable[[int], Compute] | None = None
+    folder: Path | None = None
+
+    @property
+    def apart(self) -> bool:
+        """Whether trials run in processes of their own."""
+        return self.workers is not None and (self.parallel > 1 or self.trial_timeout is not None or self.memory is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +95,19 @@ class SearchResult:
     ----------
     trials : list of dict
         ``number candidate params score state reason seconds``; score is the task's metric on validation, lower is
-        better, None when the trial failed; state is ``done`` or ``failed``. Trial 0 is the dummy baseline.
+        better, None when the trial failed or was stopped; state is ``done``, ``failed`` or ``pruned``. Also ``failure``
+        (empty, ``pruned``, ``timeout``, ``memory``, ``crash`` or ``error``), ``folds`` (each fold's score), ``rungs``
+        (scores on fewer rows) and ``train_on``. Trial 0 is the dummy baseline.
     settings : dict
-        The winner's ``candidate`` and ``params``.
+        The winner's ``candidate`` and ``params``; ``train_on`` where it is not all, ``members`` (settings with a
+        ``weight``) of an ensemble, and the ``calibration``.
+    notes : tuple of str
+        What was decided on the way, a sentence each.
     """
 
     trials: list[Json]
     settings: Json
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Encoded rows, already split."""
-
-    train: Matrix
-    train_target: npt.NDArray[np.generic]
-    valid: Matrix
-    valid_target: npt.NDArray[np.generic]
-    task: str
-    specs: Sequence[FeatureSpec]
-    seed: int
+    notes: tuple[str, ...] = ()
 
 
 def search(
@@ -73,19 +122,21 @@ def search(
     timeout: float | None,
     seed: int,
     warm: Sequence[Mapping[str, Any]] = (),
+    plan: Plan | None = None,
 ) -> SearchResult:
     """Search candidates and their parameters.
 
-    The order is: the dummy baseline, earlier winners (`warm`), each candidate as it comes, then what TPE suggests
-    (Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization). The same rows, seed and trials give the same
-    result when `timeout` does not end the search.
+    The order is: the dummy baseline, earlier winners (`warm`), each candidate as it comes, each further window, then what
+    TPE suggests (Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization). The same rows, seed, trials and plan
+    give the same result when time does not end a trial or the search: workers' answers are told in the order in which
+    their trials were asked for, a fixed number of trials later.
 
     Parameters
     ----------
     matrix : numpy.ndarray of float32, shape (n, k)
     target : numpy.ndarray, shape (n,)
-    order : numpy.ndarray, shape (n,), or None
-        Times; the latest fifth is the validation set. Without, a random fifth.
+    order : numpy.ndarray of int64, shape (n,), or None
+        Times in microseconds; the latest fifth is the validation set. Without, a random fifth. A plan may say otherwise.
     task : str
     candidates : sequence of Candidate
         The baseline wins only when ``dummy`` is among them.
@@ -93,10 +144,11 @@ def search(
     trials : int
         At most so many, the baseline counted; at least one candidate is tried all the same.
     timeout : float or None
-        Seconds; no new trial starts after them, but at least one candidate is tried.
+        Seconds; a trial under way is stopped then, and no new one starts, but at least one candidate is tried.
     seed : int
     warm : sequence of mapping
         Settings of earlier winners.
+    plan : Plan, optional
 
     Returns
     -------
@@ -105,121 +157,179 @@ def search(
     Raises
     ------
     DataError
-        When the rows cannot be trained on.
+        When the rows cannot be trained on, or not be split as planned.
     TrialError
         When no candidate could be fitted; facts hold the first reasons.
     """
+    plan = plan or Plan()
     refuse_untrainable(matrix, target, task=task, specs=specs)
-    rows = _split(matrix, target, order, task, specs, seed)
+    rows = _prepared(matrix, target, order, task, specs, seed, plan)
     declared = {c.kind: c for c in candidates} or {"dummy": Candidate(kind="dummy")}
-    done = [_try(0, {"candidate": "dummy", "params": dict(_of(declared, "dummy").params)}, rows)]
-    real = [c for c in declared.values() if c.kind != "dummy"]
-    if real:
-        _explore(done, real, rows, trials=max(trials, 2), timeout=timeout, warm=warm)
-    return SearchResult(trials=done, settings=_winner(done, set(declared)))
+    keep = plan.ensemble > 1 or plan.calibrate
+    baseline = {"candidate": "dummy", "params": dict(declared.get("dummy", Candidate(kind="dummy")).params)}
+    runner = _runner(rows, plan, keep)
+    try:
+        here = Here(rows, keep=keep)
+        done = [_recorded(0, baseline, here.start(0, baseline, None, lambda: None)() or {})]
+        real = [c for c in declared.values() if c.kind != "dummy"]
+        if real:
+            clock = _Clock(timeout, plan.trial_timeout)
+            _explore(done, real, rows, runner, clock, trials=max(trials, 2), warm=warm, plan=plan)
+        usable = [t for t in done if t["score"] is not None and t["candidate"] in declared]
+        if not usable:
+            raise _nothing(done)
+        said = {t["number"]: (here if t["number"] == 0 else runner).said for t in usable}
+        settings, notes = choose(usable, rows, lambda n: said[n](n), most=plan.ensemble, calibrated=plan.calibrate)
+    finally:
+        runner.close()
+    return SearchResult(trials=done, settings=settings, notes=notes)
 
 
-def _split(
+def _prepared(
     matrix: Matrix, target: npt.NDArray[np.generic], order: npt.NDArray[np.generic] | None, task: str,
-    specs: Sequence[FeatureSpec], seed: int,
-) -> _Rows:  # fmt: skip
-    if len(matrix) > SEARCH_ROWS:
-        kept = np.sort(np.random.default_rng(seed).choice(len(matrix), SEARCH_ROWS, replace=False))
-        matrix, target, order = matrix[kept], target[kept], None if order is None else order[kept]
-    train, valid = split_validation(len(matrix), order, seed=seed)
-    return _Rows(matrix[train], target[train], matrix[valid], target[valid], task, specs, seed)
+    specs: Sequence[FeatureSpec], seed: int, plan: Plan,
+) -> Rows:  # fmt: skip
+    span = None
+    if plan.validation is not None and plan.validation.span is not None:
+        span = plan.validation.span.total_seconds() * 1e6
+    splits = split_folds(len(matrix), order, plan.validation, strata=target, groups=plan.groups, span=span, seed=seed)
+    return prepare_rows(matrix, target, order, splits, task=task, specs=specs, windows=plan.windows, seed=seed, most=SEARCH_ROWS)
+
+
+def _runner(rows: Rows, plan: Plan, keep: bool) -> Runner:
+    if plan.workers is None or not plan.apart:
+        return Here(rows, keep=keep)
+    compute = plan.workers(plan.parallel)
+    return Workers(rows, compute, parallel=plan.parallel, memory=plan.memory, keep=keep, folder=plan.folder)
+
+
+class _Clock:
+    """The time of a search: how long a trial may take, and when no other starts."""
+
+    def __init__(self, timeout: float | None, trial_timeout: float | None) -> None:
+        self._timeout, self._trial = timeout, trial_timeout
+        self._began = time.monotonic()
+
+    def over(self) -> bool:
+        """Tell whether the search's time is up."""
+        return self._timeout is not None and time.monotonic() - self._began > self._timeout
+
+    def left(self, *, first: bool) -> float | None:
+        """Give the seconds that a trial may take which starts now; the first one always has some."""
+        if self._timeout is None:
+            return self._trial
+        left = self._timeout - (time.monotonic() - self._began)
+        left = max(left, self._timeout, _LEAST_SECONDS) if first else left
+        return left if self._trial is None else min(left, self._trial)
 
 
 def _explore(
-    done: list[Json], candidates: Sequence[Candidate], rows: _Rows, *, trials: int, timeout: float | None,
-    warm: Sequence[Mapping[str, Any]],
+    done: list[Json], candidates: Sequence[Candidate], rows: Rows, runner: Runner, clock: _Clock, *, trials: int,
+    warm: Sequence[Mapping[str, Any]], plan: Plan,
 ) -> None:  # fmt: skip
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    began = time.monotonic()
-    by_kind = {c.kind: c for c in candidates}
     study = optuna.create_study(sampler=_sampler(rows.seed, trials))
-    for settings in _first(candidates, warm, rows):
-        study.enqueue_trial(settings, skip_if_exists=True)
-    while len(done) < trials:
-        if timeout is not None and len(done) > 1 and time.monotonic() - began > timeout:
-            break
-        asked = study.ask()
-        kind = asked.suggest_categorical("candidate", sorted(by_kind))
-        params = space(by_kind[kind], asked, rows.task, len(rows.train))
-        tried = _try(len(done), {"candidate": kind, "params": params}, rows)
-        done.append(tried)
-        failed = tried["score"] is None
-        study.tell(asked, None if failed else tried["score"], state=_FAILED if failed else _COMPLETE)
+    for start in _first(candidates, warm, rows, plan.windows):
+        study.enqueue_trial(start, skip_if_exists=True)
+    waiting: deque[tuple[optuna.Trial, Json, Callable[[], Json | None]]] = deque()
+    asked = len(done)
+    while True:
+        while asked < trials and len(waiting) < runner.ahead and not (asked > 1 and clock.over()):
+            trial = study.ask()
+            settings = _asked(trial, candidates, rows, plan.windows)
+            waiting.append((trial, settings, runner.start(asked, settings, _bounds(done, plan.prune), _left(clock, asked))))
+            asked += 1
+        if not waiting:
+            return
+        trial, settings, answer = waiting.popleft()
+        told = answer()
+        if told is not None:
+            done.append(_recorded(len(done), settings, told))
+            _tell(study, trial, done[-1])
 
 
-_FAILED, _COMPLETE = optuna.trial.TrialState.FAIL, optuna.trial.TrialState.COMPLETE
+def _left(clock: _Clock, number: int) -> Left:
+    return lambda: clock.left(first=number == 1)
+
+
+def _asked(trial: optuna.Trial, candidates: Sequence[Candidate], rows: Rows, windows: Sequence[str]) -> Json:
+    by_kind = {c.kind: c for c in candidates}
+    kind = trial.suggest_categorical("candidate", sorted(by_kind))
+    settings: Json = {"candidate": kind, "params": space(by_kind[kind], trial, rows.task, rows.size)}
+    window = trial.suggest_categorical("train_on", list(windows)) if len(windows) > 1 else windows[0]
+    return settings if window == "all" else {**settings, "train_on": window}
+
+
+def _bounds(done: Sequence[Json], prune: bool) -> Bounds:
+    """Give, for each small budget, the median of the scores seen there (Golovin et al. 2017, Google Vizier, section 3.2)."""
+    if not prune:
+        return None
+    seen = [sorted(t["rungs"][i] for t in done if len(t["rungs"]) > i and t["rungs"][i] is not None) for i in range(len(BUDGETS))]
+    return [scores[len(scores) // 2] if len(scores) >= _LEAST_RIVALS else None for scores in seen]
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, told: Json) -> None:
+    state = optuna.trial.TrialState
+    for step, score in enumerate(told["rungs"]):
+        if score is not None:
+            trial.report(score, step)
+    if told["state"] == "pruned":
+        study.tell(trial, state=state.PRUNED)
+    else:
+        study.tell(trial, told["score"], state=state.COMPLETE if told["state"] == "done" else state.FAIL)
 
 
 def _sampler(seed: int, trials: int) -> optuna.samplers.BaseSampler:
     with warnings.catch_warnings():
         # Grouped sampling is what makes TPE learn each candidate's parameters apart; Optuna still calls it experimental.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(4, trials // 4), multivariate=True, group=True)
+        # Of trials that are under way it supposes the worst, so that several at once do not try the same.
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=max(4, trials // 4), multivariate=True, group=True, constant_liar=True
+        )
 
 
-def _first(candidates: Sequence[Candidate], warm: Sequence[Mapping[str, Any]], rows: _Rows) -> list[Json]:
+def _first(candidates: Sequence[Candidate], warm: Sequence[Mapping[str, Any]], rows: Rows, windows: Sequence[str]) -> list[Json]:
     by_kind = {c.kind: c for c in candidates}
-    known = [(by_kind[s["candidate"]], s.get("params", {})) for s in warm if s.get("candidate") in by_kind]
-    starts = [(c, params) for c, params in [*known, *((c, {}) for c in candidates)]]
+    known = [(by_kind[s["candidate"]], s.get("params", {}), s.get("train_on", "all")) for s in warm if s["candidate"] in by_kind]
+    likely = by_kind.get("lightgbm", candidates[0])
+    fresh: list[tuple[Candidate, Json, str]] = [
+        *((c, {}, windows[0]) for c in candidates),
+        *((likely, {}, w) for w in windows[1:]),
+    ]
     queue: list[Json] = []
-    for candidate, params in starts:
-        start = {**defaults(candidate, rows.task, len(rows.train)), **params}
+    for candidate, params, window in [*known, *fresh]:
+        start = {**defaults(candidate, rows.task, rows.size), **params}
         first = {"candidate": candidate.kind}
         first |= {f"{candidate.kind}.{name}": value for name, value in start.items() if name not in candidate.params}
+        if len(windows) > 1:
+            first["train_on"] = window if window in windows else windows[0]
         if first not in queue:  # an earlier winner is often a candidate as it comes
             queue.append(first)
     return queue
 
 
-def _try(number: int, settings: Json, rows: _Rows) -> Json:
-    began = time.perf_counter()
-    score, reason = None, ""
-    try:
-        score = _score(settings, rows)
-    except Exception as error:  # the search goes on whatever an estimator raises
-        reason = f"{type(error).__name__}: {error}"[:500]
+def _recorded(number: int, settings: Json, told: Json) -> Json:
+    state = "done" if told["score"] is not None else "pruned" if told["failure"] == "pruned" else "failed"
     return {
         "number": number,
         "candidate": settings["candidate"],
         "params": settings["params"],
-        "score": score,
-        "state": "failed" if score is None else "done",
-        "seconds": round(time.perf_counter() - began, 4),
-        "reason": reason,
+        "train_on": settings.get("train_on", "all"),
+        "score": told["score"],
+        "state": state,
+        "failure": told["failure"],
+        "reason": told["reason"],
+        "seconds": told["seconds"],
+        "folds": told["folds"],
+        "rungs": told["rungs"],
     }
 
 
-def _score(settings: Json, rows: _Rows) -> float:
-    fitted = fit(settings, rows.train, rows.train_target, task=rows.task, specs=rows.specs, seed=rows.seed)
-    given = answers(fitted, rows.valid, rows.task)
-    metric, classes = METRIC[rows.task], classes_of(fitted, rows.task)
-    if rows.task == "regression":
-        score = measure([metric], rows.task, rows.valid_target, given[:, 0])[metric]
-    else:
-        values = np.array(classes, dtype=object)[given.argmax(axis=1)]
-        score = measure([metric], rows.task, rows.valid_target, values, given, classes)[metric]
-    if not np.isfinite(score):
-        raise TrialError(f"the {metric} on validation is {score}")
-    return score
-
-
-def _winner(trials: Sequence[Json], declared: set[str]) -> Json:
-    scored = [t for t in trials if t["score"] is not None and t["candidate"] in declared]
-    if not scored:
-        reasons = [f"{t['candidate']}: {t['reason']}" for t in trials if t["reason"]]
-        raise TrialError(
-            f"none of {len(trials)} trials could be fitted; the first reason: {reasons[0] if reasons else 'unknown'}",
-            next="look at the reasons of the trials, and at the parameters that the candidates fix",
-            reasons=reasons[:20],
-        )
-    best = min(scored, key=lambda t: (t["score"], t["number"]))
-    return {"candidate": best["candidate"], "params": best["params"]}
-
-
-def _of(declared: Mapping[str, Candidate], kind: str) -> Candidate:
-    return declared.get(kind, Candidate(kind=kind))
+def _nothing(trials: Sequence[Json]) -> TrialError:
+    reasons = [f"{t['candidate']}: {t['reason']}" for t in trials if t["reason"]]
+    return TrialError(
+        f"none of {len(trials)} trials could be fitted; the first reason: {reasons[0] if reasons else 'unknown'}",
+        next="look at the reasons of the trials, and at the parameters that the candidates fix",
+        reasons=reasons[:20],
+    )

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mulle.core.declare.gates import ParityGate
+from mulle.core.declare.gates import BadInput, ParityGate, PeakMemory, Throughput
 from mulle.core.hashing import hash_json
 from mulle.core.records.base import Json, to_json
 from mulle.core.records.bundle import FORMAT, Contract, FeatureSpec
+from mulle.core.records.evaluation import Failures, Service
 from mulle.kernel.bundle import Predictor
 from mulle.kernel.encode import encode
 from mulle.kernel.fitted import Estimator, answers, classes_of
@@ -23,9 +24,11 @@ from mulle.lifecycle.features.join import join_specs
 from mulle.lifecycle.registry.bundle import write_bundle
 from mulle.lifecycle.registry.card import card
 from mulle.lifecycle.registry.compile import compile_model
-from mulle.lifecycle.registry.latency import measure_p99
+from mulle.lifecycle.registry.hostile import try_bad_input
+from mulle.lifecycle.registry.latency import BATCH_ROWS, LATENCY_ROWS, measure_latency, measure_peak, measure_throughput
 from mulle.lifecycle.registry.parity import prove
 from mulle.lifecycle.registry.sample import make_sample
+from mulle.loop.compute.evaluating import read_evaluation
 from mulle.loop.compute.fitting import end_refit, said, split
 from mulle.loop.compute.work import Work, features_hash, read_rows
 
@@ -41,7 +44,7 @@ def bundle_model(work: Work, settings: Json, metrics: dict[str, float], code: Pa
     -------
     dict
         ``hash``, ``address``, ``compiled``, ``parity``, ``features`` (those the model takes), ``size_bytes``,
-        ``p99_seconds``, ``data_cutoff``.
+        ``p99_seconds``, ``service``, ``bad_input`` (None unless a gate asks), ``data_cutoff``.
     """
     train, last = split(work)
     fitted, specs, features, truth, time = end_refit(work, settings)
@@ -50,7 +53,8 @@ def bundle_model(work: Work, settings: Json, metrics: dict[str, float], code: Pa
     contract = _contract(work, settings, metrics, specs, fitted, truth, cutoff)
     joined = read_rows(work)[last].drop(work.hidden_columns)
     contract, predictor = _proved(work, contract, compiled, fitted, joined)
-    p99 = measure_p99(predictor, joined)
+    hostile = _hostile(work, predictor, joined)
+    p50, p99 = measure_latency(predictor, joined)
     hashed, address = write_bundle(
         work.home / "bundles",
         contract=contract,
@@ -59,18 +63,37 @@ def bundle_model(work: Work, settings: Json, metrics: dict[str, float], code: Pa
         project_folder=code,
         reference=_reference(fitted, features, specs, contract),
         sample=make_sample(predictor, joined, seed=work.seed),
-        card=card(contract, metrics, ()),
+        card=card(contract, metrics, (), read_evaluation(work)),
     )
+    size = sum(p.stat().st_size for p in address.rglob("*") if p.is_file())
+    service = Service(p50_seconds=p50, p99_seconds=p99, answers=LATENCY_ROWS, bundle_bytes=size)
     return {
         "hash": hashed,
         "address": str(address),
         "compiled": contract.compiled,
         "parity": to_json(contract.parity),
         "features": [s.name for s in specs],
-        "size_bytes": sum(p.stat().st_size for p in address.rglob("*") if p.is_file()),
+        "size_bytes": size,
         "p99_seconds": p99,
+        "service": to_json(_asked(work, service, predictor, address, joined)),
+        "bad_input": None if hostile is None else to_json(hostile),
         "data_cutoff": to_json(cutoff),
     }
+
+
+def _asked(work: Work, service: Service, predictor: Predictor, address: Path, joined: pl.DataFrame) -> Service:
+    """Add what takes longer to measure, where a gate asks for it."""
+    gates = work.model.gates
+    if any(isinstance(g, Throughput) for g in gates):
+        service = replace(service, rows_per_second=measure_throughput(predictor, joined), batch_rows=BATCH_ROWS)
+    if any(isinstance(g, PeakMemory) for g in gates):
+        service = replace(service, peak_bytes=measure_peak(address, joined), batch_rows=BATCH_ROWS)
+    return service
+
+
+def _hostile(work: Work, predictor: Predictor, joined: pl.DataFrame) -> Failures | None:
+    asked = any(isinstance(g, BadInput) for g in work.model.gates)
+    return try_bad_input(predictor, joined, now=work.cutoff) if asked else None
 
 
 def _proved(

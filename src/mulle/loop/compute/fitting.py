@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from mulle.core.errors import DataError
 from mulle.core.hashing import hash_json
 from mulle.core.records.base import Json
 from mulle.core.records.bundle import FeatureSpec
@@ -18,7 +20,9 @@ from mulle.lifecycle.training.fit import fit
 from mulle.lifecycle.training.split import split_rows
 from mulle.loop.compute.work import TIME, Work, read_features
 
-__all__ = ["Index", "Refit", "begin_refit", "end_refit", "kept_specs", "said", "split", "target_of"]
+__all__ = [
+    "Index", "Refit", "begin_refit", "end_refit", "fit_on", "kept_specs", "order_of", "raw_columns", "said", "split", "target_of",
+]  # fmt: skip
 
 Index = npt.NDArray[np.int64]
 
@@ -31,9 +35,31 @@ _refits: dict[str, Future[Refit]] = {}
 
 def split(work: Work) -> tuple[Index, Index]:
     """Give the positions of the run's training rows and of its holdout."""
-    rows = pl.read_parquet(work.folder / "rows.parquet", columns=[TIME])
+    rows = raw_columns(work, [TIME, *work.model.split.by])
     time = None if rows[TIME].null_count() else TIME
     return split_rows(rows, time=time, holdout=work.model.split, seed=work.seed)
+
+
+def raw_columns(work: Work, names: Sequence[str]) -> pl.DataFrame:
+    """Read some columns of the run's rows.
+
+    Raises
+    ------
+    DataError
+        When one is not there.
+    """
+    path = work.folder / "rows.parquet"
+    there = pl.read_parquet_schema(path)
+    for name in names:
+        if name not in there:
+            known = ", ".join(n for n in there if n not in work.hidden_columns)
+            raise DataError(f"the rows have no column '{name}' to group by", next=f"name one of {known}", column=name)
+    return pl.read_parquet(path, columns=list(dict.fromkeys(names)))
+
+
+def order_of(time: pl.Series) -> npt.NDArray[np.int64] | None:
+    """Give times as microseconds, for a window to be cut by; None when a row has none."""
+    return None if time.null_count() else time.to_physical().to_numpy()
 
 
 def target_of(work: Work, target: pl.Series) -> npt.NDArray[Any]:
@@ -42,9 +68,10 @@ def target_of(work: Work, target: pl.Series) -> npt.NDArray[Any]:
 
 
 def kept_specs(specs: tuple[FeatureSpec, ...], settings: Json) -> tuple[FeatureSpec, ...]:
-    """Leave out the specs of features that were not selected; all stay when nothing was."""
+    """Leave out the specs of features that were not selected, or that are null on every training row."""
     selection = settings.get("selection")
-    return specs if selection is None else tuple(s for s in specs if s.name in set(selection["kept"]))
+    kept = {s.name for s in specs} if selection is None else set(selection["kept"])
+    return tuple(s for s in specs if s.name in kept - set(settings.get("dropped", ())))
 
 
 def said(
@@ -77,9 +104,27 @@ def end_refit(work: Work, settings: Json) -> Refit:
     return found
 
 
+def fit_on(
+    work: Work, settings: Json, features: pl.DataFrame, truth: npt.NDArray[Any], time: pl.Series, rows: Index | None
+) -> tuple[Estimator, tuple[FeatureSpec, ...]]:
+    """Fit settings on some of the run's rows, or on all: the features they keep, the window and the ensemble they name.
+
+    Returns
+    -------
+    fitted : Estimator
+    specs : tuple of FeatureSpec
+        Of the features that it takes; categories are those of the rows.
+    """
+    order = order_of(time)
+    if rows is not None:
+        features, truth, order = features[rows], truth[rows], None if order is None else order[rows]
+    specs = kept_specs(feature_specs(features), settings)
+    matrix = encode(features, specs)
+    return fit(settings, matrix, truth, task=work.model.task, specs=specs, seed=work.seed, order=order), specs
+
+
 def _refit(work: Work, settings: Json) -> Refit:
     features, target, time = read_features(work, train=None)
-    specs = kept_specs(feature_specs(features), settings)
     truth = target_of(work, target)
-    fitted = fit(settings, encode(features, specs), truth, task=work.model.task, specs=specs, seed=work.seed)
+    fitted, specs = fit_on(work, settings, features, truth, time, None)
     return fitted, specs, features, truth, time

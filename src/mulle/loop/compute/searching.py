@@ -2,43 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from mulle.core.declare.gates import AtLeast, AtMost, EachSlice, Gate, NoWorseThanChampion
+from mulle.core.errors import DataError
+from mulle.core.ports.compute import Compute
 from mulle.core.records.base import Json, to_json
 from mulle.core.records.bundle import FeatureSpec
 from mulle.kernel.encode import encode, feature_specs
 from mulle.lifecycle.features.select import choose_features
-from mulle.lifecycle.training.fit import refuse_untrainable
-from mulle.lifecycle.training.search import search
-from mulle.loop.compute.fitting import kept_specs, split, target_of
+from mulle.lifecycle.training.fit import refuse_metrics, refuse_untrainable
+from mulle.lifecycle.training.search import Plan, search
+from mulle.lifecycle.training.split import group_codes
+from mulle.loop.compute.fitting import Index, kept_specs, order_of, raw_columns, split, target_of
 from mulle.loop.compute.work import Work, read_features
 
 __all__ = ["search_model"]
 
+_TOLD = 10
+"""Features that a note names, at most."""
 
-def search_model(work: Work, timeout: float | None, warm: list[Json]) -> Json:
+
+def search_model(work: Work, timeout: float | None, warm: list[Json], workers: Callable[[int], Compute] | None = None) -> Json:
     """Search candidates on the training rows; the holdout is not touched.
+
+    Parameters
+    ----------
+    work : Work
+    timeout : float or None
+        Seconds.
+    warm : list of dict
+        Settings of earlier winners.
+    workers : callable, optional
+        Makes a compute of so many processes, for trials at once and for limits of one trial.
 
     Returns
     -------
     dict
-        ``trials``, the winner's ``settings`` and, where the model selects, the ``selection`` (by, kept, scores), which is
-        among the settings too: evaluation, refit and bundle follow it.
+        ``trials``, the winner's ``settings``, ``notes`` (what was decided on the way, a sentence each) and, where the model
+        selects, the ``selection`` (by, kept, scores). Selection and ``dropped`` (features null on every training row) are
+        among the settings too: evaluation, refit and bundle follow them.
     """
+    refuse_metrics([m for gate in work.model.gates for m in _metrics(gate)], work.model.task)
     train, _ = split(work)
     features, target, time = read_features(work, train=train)
     chosen, truth = features[train], target_of(work, target)[train]
     specs = feature_specs(chosen)
-    selection = _selection(work, chosen, specs, truth)
-    specs = kept_specs(specs, selection)
+    known: Json = {"dropped": empty} if (empty := _empty(chosen)) else {}
+    if len(empty) == len(specs):
+        raise DataError("every feature is null on every row", next="look at the joins and the transform with `mulle plan`")
+    selection = _selection(work, chosen, kept_specs(specs, known), truth)
+    specs = kept_specs(specs, known | selection)
+    order = order_of(time)
     found = search(
         encode(chosen, specs),
         truth,
-        None if time.null_count() else time.to_physical().to_numpy()[train],
+        None if order is None else order[train],
         task=work.model.task,
         candidates=work.model.search.candidates,
         specs=specs,
@@ -46,15 +70,52 @@ def search_model(work: Work, timeout: float | None, warm: list[Json]) -> Json:
         timeout=timeout,
         seed=work.seed,
         warm=warm,
+        plan=_plan(work, train, workers),
     )
-    answer = {"trials": to_json(found.trials), "settings": {**to_json(found.settings), **selection}}
-    return answer | selection
+    answer = {"trials": to_json(found.trials), "settings": {**to_json(found.settings), **known, **selection}}
+    return answer | selection | {"notes": [*_notes(empty, chosen), *found.notes]}
+
+
+def _plan(work: Work, train: Index, workers: Callable[[int], Compute] | None) -> Plan:
+    declared = work.model.search
+    by = () if declared.validation is None else declared.validation.by
+    return Plan(
+        validation=declared.validation,
+        groups=group_codes(raw_columns(work, by)[train], by) if by else None,
+        windows=tuple(w.label for w in work.model.train_on),
+        parallel=declared.parallel,
+        trial_timeout=None if declared.trial_timeout is None else declared.trial_timeout.total_seconds(),
+        memory=declared.memory,
+        prune=declared.prune,
+        ensemble=declared.ensemble,
+        calibrate=work.model.calibrate,
+        workers=workers,
+        folder=work.folder,
+    )
+
+
+def _metrics(gate: Gate) -> tuple[str, ...]:
+    if isinstance(gate, EachSlice):
+        return _metrics(gate.gate)
+    if isinstance(gate, (AtMost, AtLeast, NoWorseThanChampion)) and gate.own is None:
+        return (gate.metric,)
+    return ()
+
+
+def _empty(features: pl.DataFrame) -> list[str]:
+    return [c.name for c in features if c.null_count() == features.height]
+
+
+def _notes(empty: Sequence[str], features: pl.DataFrame) -> list[str]:
+    notes = [f"left out, null on every training row: {', '.join(empty[:_TOLD])}"] if empty else []
+    infinite = {c.name: int(c.is_infinite().sum() or 0) for c in features if c.dtype.is_float()}
+    return notes + [f"{name}: {count} infinite values are read as missing" for name, count in infinite.items() if count]
 
 
 def _selection(work: Work, features: pl.DataFrame, specs: Sequence[FeatureSpec], truth: npt.NDArray[Any]) -> Json:
     select = work.model.select
     if select is None:
         return {}
-    matrix = encode(features, specs)
+    matrix: npt.NDArray[np.float32] = encode(features, specs)
     refuse_untrainable(matrix, truth, task=work.model.task, specs=specs)
     return {"selection": to_json(choose_features(matrix, truth, specs, task=work.model.task, select=select, seed=work.seed))}

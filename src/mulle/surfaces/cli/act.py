@@ -29,6 +29,9 @@ def run(
     ctx: typer.Context,
     model: OneModel,
     why: Annotated[str, typer.Option(help="The reason, kept with the run.")] = "asked for on the command line",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also show what was measured, with intervals, and where the model is weak.")
+    ] = False,
 ) -> None:
     """Ingest, check, publish, search, judge and register a model; exit 1 when it is rejected or fails."""
     from mulle.loop.runner import run_model
@@ -40,7 +43,7 @@ def run(
     with _progress(call, f"run {model}") as progress:
         record = run_model(call.parts, model, causes=[call.person(why)], progress=lambda _, *told: progress(*told))
     view = run_view(call.parts, record.id)
-    call.show(view, render.run)
+    call.show(view, render.run_explained if explain else render.run)
     if view["state"] != "succeeded":
         raise typer.Exit(1)
 

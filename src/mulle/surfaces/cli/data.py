@@ -36,6 +36,9 @@ def ingest(
     bulk: Annotated[
         bool, typer.Option("--bulk", help="The rows are history loaded late: they count as available from known_at on.")
     ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also judge again what was turned away since the last version.")
+    ] = False,
 ) -> None:
     """Read what is new at the sources, check it and publish it; exit 1 when a batch is turned away."""
     from mulle.loop.ingest import ingest_all
@@ -47,6 +50,7 @@ def ingest(
         names or None,
         causes=(call.person("asked for on the command line"),),
         bulk=True if bulk else None,
+        anew=again,
         progress=lambda name, what: call.err.print(f"{name}: {what}"),
     )
     call.show(told, shown.ingested)
@@ -102,10 +106,10 @@ def diff(ctx: typer.Context, before: Named, after: Named) -> None:
 def tag(ctx: typer.Context, name: Named, tag: Annotated[str, typer.Argument(help="Such as 2013-q1.")]) -> None:
     """Name a version; the name can stand wherever a version can."""
     from mulle.loop.datasets import tag_version
-    from mulle.surfaces.cli import render
+    from mulle.surfaces.cli import shown
 
     call = session(ctx)
-    call.show(tag_version(call.parts, name, tag), render.anything)
+    call.show(tag_version(call.parts, name, tag), shown.tagged)
 
 
 def restore(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="DATASET@VERSION")]) -> None:
@@ -130,6 +134,8 @@ def explore(
     compare: Annotated[str | None, typer.Option(metavar="VERSION", help="Another version to lay beside it.")] = None,
 ) -> None:
     """Write one HTML page about a version: distributions, missing values, outliers, relations, trend."""
+    from mulle.core.clock import rfc3339
+    from mulle.core.records.exploration import Comparison
     from mulle.loop.datasets import explore_dataset
     from mulle.surfaces.explore.page import render
 
@@ -137,9 +143,20 @@ def explore(
     with call.waiting(f"looking into {name}"):
         found = explore_dataset(call.parts, name, target=target, compare=compare)
         file = output or Path(f"{name.replace('@', '-')}-explored.html")
-        file.write_text(render(found), encoding="utf-8")
-    told: Json = {"id": name, "dataset": name.partition("@")[0], "page": str(file.absolute())}
+        _write(file, render(found))
+    sides = [found.before.name, found.after.name] if isinstance(found, Comparison) else [found.name]
+    told: Json = {"id": " and ".join(sides), "created_at": rfc3339(call.parts.clock.now()), "dataset": name.partition("@")[0]}
+    told |= {"versions": [int(side.partition("@")[2]) for side in sides], "page": str(file.absolute())}
     call.show(told, lambda view: [f"the page is {view['page']}"])
+
+
+def _write(file: Path, text: str) -> None:
+    from mulle.core.errors import UsageError
+
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}", next="name another file with --output") from error
 
 
 def suggest(ctx: typer.Context, name: Named) -> None:
@@ -155,12 +172,16 @@ def features(
     ctx: typer.Context, function: Annotated[str | None, typer.Argument(help="Only this feature function.")] = None
 ) -> None:
     """List features: definition, sources, models that use them, freshness."""
+    from mulle.core.errors import NotFound
     from mulle.loop.catalogue import features_view
     from mulle.surfaces.cli import shown
 
     call = session(ctx)
     view = features_view(call.parts)
     if function is not None:
+        declared = call.parts.project.features
+        if function not in declared:
+            raise NotFound(f"no feature function '{function}'", next=f"declared: {', '.join(declared) or 'none'}")
         view["items"] = [i for i in view["items"] if i["function"] == function]
     call.show(view, shown.features)
 
@@ -175,7 +196,10 @@ def sql(
     from mulle.surfaces.cli import shown
 
     call = session(ctx)
-    call.show(ask(call.parts, query, limit=limit), shown.answer)
+    told = ask(call.parts, query, limit=limit)
+    call.show(told, shown.answer)
+    if len(told["items"]) == limit:
+        call.err.print(f"stopped after {limit:,}: a higher --limit gives more")
 
 
 def share(
@@ -184,10 +208,10 @@ def share(
     """Let other projects read a dataset's published versions; prints the URL that ml.Shared and ml.read take."""
     from mulle.loop.share import share as tell
     from mulle.loop.share import unshare
-    from mulle.surfaces.cli import render
+    from mulle.surfaces.cli import shown
 
     call = session(ctx)
-    call.show((unshare if stop else tell)(call.parts, dataset), render.anything)
+    call.show((unshare if stop else tell)(call.parts, dataset), shown.shared)
 
 
 def forget(

@@ -70,12 +70,12 @@ def runs_ls(
 
 
 def runs_show(ctx: typer.Context, run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
-    """Show a run: its cause, stages, trials and gates."""
+    """Show a run: its cause, stages and trials, what was measured of the winner, and the gates."""
     from mulle.loop.views import run_view
     from mulle.surfaces.cli import render
 
     call = session(ctx)
-    call.show(run_view(call.parts, run), render.run)
+    call.show(run_view(call.parts, run), render.run_explained)
 
 
 def history(

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "alerts", "anything", "data", "datasets", "deployment", "doctor", "explained", "gates", "history", "model", "models",
-    "monitored", "planned", "predictions", "replayed", "run", "runs", "status",
+    "monitored", "planned", "predictions", "replayed", "run", "run_explained", "runs", "status",
 ]  # fmt: skip
+
+_SLICES = 10
+"""Values of a column that are shown, the largest first."""
 
 
 def status(view: Json) -> list[RenderableType]:
@@ -59,7 +62,7 @@ def runs(view: Json) -> list[RenderableType]:
 
 
 def run(view: Json) -> list[RenderableType]:
-    """Show one run: facts, stages, gates, trials."""
+    """Show one run: facts, stages, trials, gates."""
     told = {
         "run": view["id"], "model": view["model"], "state": view["state"], "reason": view["reason"],
         "cause": causes_in_words(view), "started": moment(view["created_at"]), "cutoff": moment(view["cutoff"]),
@@ -76,10 +79,46 @@ def run(view: Json) -> list[RenderableType]:
     ]
 
 
+def run_explained(view: Json) -> list[RenderableType]:
+    """Show one run with what was measured of its winner, and where that is weak."""
+    *first, judged = run(view)
+    return [*first, *_evaluation(view["evaluation"]), judged]
+
+
 def gates(items: Sequence[Json]) -> RenderableType:
     """Show gate results as a table."""
-    rows = [(g["gate"], g["metric"], g["value"], g["bound"], g["verdict"], g["reason"], g["rows"]) for g in items]
-    return table("Gates", ("gate", "metric", "value", "bound", "verdict", "reason", "rows"), rows)
+    rows = [
+        (g["gate"], g["verdict"], g["value"], _interval((g.get("low"), g.get("high"))), g["bound"], g["rows"], g["reason"])
+        for g in items
+    ]
+    return table("Gates", ("gate", "verdict", "value", "95%", "bound", "rows", "reason"), rows)
+
+
+def _evaluation(found: Json | None) -> list[RenderableType]:
+    """Show the winner's metrics with their intervals, and where it is weak."""
+    if found is None:
+        return []
+    train = found["train"]["metrics"]
+    metrics = [(k, v, _interval(found["intervals"].get(k)), train.get(k)) for k, v in found["metrics"].items()]
+    weak = [(s["column"], s["value"], s["rows"], s["inside"], s["outside"], s["low"]) for s in found["weak_slices"]]
+    shown = [
+        table(f"Holdout, {found['rows']} rows", ("metric", "value", "95%", "on training rows"), metrics),
+        table("Where it is weak", ("column", "value", "rows", "loss", "loss of the rest", "worse by at least"), weak),
+    ]
+    for column, values in found["slices"].items():
+        names = list(next(iter(values.values()))["intervals"])
+        rows = [(value, part["rows"], *(_figure(part, name) for name in names)) for value, part in list(values.items())[:_SLICES]]
+        shown.append(table(f"By {escape(column)}", ("value", "rows", *names), rows))
+    return shown
+
+
+def _figure(part: Json, name: str) -> str:
+    interval = _interval(part["intervals"].get(name))
+    return cell(part["metrics"].get(name)) + (f" ({interval})" if interval else "")
+
+
+def _interval(ends: Sequence[float | None] | None) -> str | None:
+    return None if ends is None or ends[0] is None else f"{cell(ends[0])} to {cell(ends[1])}"
 
 
 def models(view: Json) -> list[RenderableType]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
+from rich.text import Text
 
 from mulle.surfaces.cli.table import facts, more, table
 from mulle.surfaces.words import causes_in_words, cell, moment
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from mulle.core.records.base import Json
 
-__all__ = ["answer", "check_history", "checked", "difference", "erased", "features", "ingested", "version"]
+__all__ = ["answer", "check_history", "checked", "difference", "erased", "features", "ingested", "shared", "tagged", "version"]
 
 _BARS = "▁▂▃▄▅▆▇█"
+_FEW = 5
 
 
 def ingested(view: Json) -> list[RenderableType]:
@@ -32,6 +33,9 @@ def ingested(view: Json) -> list[RenderableType]:
         bad = [c for c in item["checks"] if c["verdict"] != "pass"]
         if bad:
             shown += [_checks(f"{item['dataset']}: checks that did not pass", bad), *_samples(bad)]
+        if item["action"] == "quarantined":
+            then = "mend them where they come from, or the check, and hand them in again"
+            shown.append(Text(f"{item['added']:,} rows of {item['dataset']} were turned away to {item['address']}: {then}"))
     return shown
 
 
@@ -39,6 +43,8 @@ def checked(view: Json) -> list[RenderableType]:
     """Show a dataset's check results, and samples of what failed."""
     what = f"{view['dataset']}@{view['version']}" if view["version"] else f"{view['dataset']}, as its source gives it"
     head = facts({"dataset": what, "rows": view["rows"], "verdict": view["verdict"], "at": moment(view["created_at"])})
+    if not view["version"] and not view["checks"]:
+        return [head, "[dim]nothing new at the source[/]"]
     return [head, _checks("Checks", view["checks"]), *_samples([c for c in view["checks"] if c["verdict"] != "pass"])]
 
 
@@ -64,9 +70,9 @@ def difference(view: Json) -> list[RenderableType]:
     told = {
         "dataset": f"{view['dataset']}@{view['before']} to @{view['after']}",
         "rows": f"{view['rows_before']:,} to {view['rows_after']:,}",
-        "added": view["added"],
-        "changed": view["changed"],
-        "removed": view["removed"],
+        "added": f"{view['added']:,}",
+        "changed": f"{view['changed']:,}",
+        "removed": f"{view['removed']:,}",
         "compared by": ", ".join(view["key"]) or "whole rows",
     }
     schema = [("added", n, t) for n, t in view["columns_added"].items()]
@@ -78,7 +84,30 @@ def difference(view: Json) -> list[RenderableType]:
     if schema:
         shown.append(table("Schema", ("change", "column", "type"), schema))
     head = ("column", "psi", "changed rows", "mean", "missing", "distinct")
-    return [*shown, table("Columns that moved, most first", head, columns)]
+    shown.append(table("Columns that moved, most first", head, columns))
+    if view["changed_rows"]:
+        changes = [
+            (", ".join(cell(v) for v in row["key"].values()), name, row["before"][name], row["after"][name])
+            for row in view["changed_rows"][:_FEW]
+            for name in row["before"]
+        ]
+        few = min(_FEW, len(view["changed_rows"]))
+        heads = (", ".join(view["key"]), "column", "before", "after")
+        shown.append(table(f"Changed: {few} of {view['changed']:,} rows", heads, changes))
+    return shown
+
+
+def tagged(view: Json) -> list[RenderableType]:
+    """Say which version a tag names now."""
+    return [Text(f"{view['id']} is {view['dataset']}@{view['version']}")]
+
+
+def shared(view: Json) -> list[RenderableType]:
+    """Say where a dataset is shared, and how it is read from there."""
+    if view["url"] is None:
+        return [Text(f"{view['dataset']} is shared no longer")]
+    how = f'ml.read("{view["url"]}") reads it once; as the source of a dataset, ml.Shared("{view["url"]}") follows it'
+    return [Text(view["url"]), Text(how, style="dim")]
 
 
 def version(view: Json) -> list[RenderableType]:
@@ -89,11 +118,15 @@ def version(view: Json) -> list[RenderableType]:
 
 def features(view: Json) -> list[RenderableType]:
     """Show the feature registry."""
-    rows = [
-        (i["name"], i["dtype"], i["definition"], i["sources"], i["models"], i["hash"], _fresh(i["freshness"]))
-        for i in view["items"]
-    ]
-    return [table("Features", ("feature", "type", "definition", "reads", "models", "hash", "online"), rows), *more(view)]
+    heads = ("feature", "type", "definition", "reads", "models", "hash", "online")
+    functions: dict[str, list[tuple[object, ...]]] = {}
+    for i in view["items"]:
+        reads = list(dict.fromkeys(name for source in i["sources"] for name in source["reads"]))
+        row = (i["name"], i["dtype"], i["definition"], reads, i["models"], i["hash"], _fresh(i["freshness"]))
+        functions.setdefault(i["function"], []).append(row)
+    if not functions:
+        return [table("Features", heads, [])]
+    return [*(table(name, heads, rows) for name, rows in functions.items()), *more(view)]
 
 
 def answer(view: Json) -> list[RenderableType]:
@@ -106,7 +139,8 @@ def erased(view: Json) -> list[RenderableType]:
     """Show what an erasure removed, and where."""
     rows = [(place, count) for place, count in view["removed"].items()]
     told = {"dataset": view["dataset"], "by": view["by"], "when": moment(view["created_at"]), "because": causes_in_words(view)}
-    lost = [f"[yellow]versions {cell(view['lost'])} had been taken back and can no longer be read[/]"] if view["lost"] else []
+    what = "version" if len(view["lost"]) == 1 else "versions"
+    lost = [f"[yellow]{what} {cell(view['lost'])} had been taken back and can no longer be read[/]"] if view["lost"] else []
     after = "erase the rows at the source as well: what it still gives is ingested again"
     return [facts(told), table("Removed", ("where", "how many"), rows), *lost, f"[dim]{after}[/]"]
 
@@ -121,8 +155,8 @@ def _samples(checks: Sequence[Json]) -> list[RenderableType]:
     for found in checks:
         if found["samples"]:
             names = list(found["samples"][0])
-            rows = [[sample.get(n) for n in names] for sample in found["samples"][:5]]
-            shown.append(table(f"{escape(found['name'])}: {len(rows)} of {found['failed']} rows", names, rows))
+            rows = [[sample.get(n) for n in names] for sample in found["samples"][:_FEW]]
+            shown.append(table(f"{found['name']}: {len(rows)} of {found['failed']:,} rows", names, rows))
     return shown
 
 
@@ -132,7 +166,8 @@ def _bar(share: float) -> str:
 
 def _pair(column: Json, name: str) -> str:
     before, after = (column.get(side) or {} for side in ("before", "after"))
-    return f"{cell(before.get(name))} to {cell(after.get(name))}"
+    first, last = (cell(side.get(name)) for side in (before, after))
+    return first if first == last else f"{first} to {last}"
 
 
 def _fresh(freshness: Mapping[str, Json]) -> str:

@@ -23,23 +23,35 @@ COLOURS = {
     "warn": "yellow", "canary": "yellow", "queued": "yellow", "not_enough_evidence": "yellow", "too_few": "yellow",
 }  # fmt: skip
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
+
 
 def coloured(value: object) -> Text:
     """Write a value, states and verdicts in their colour."""
     text = cell(value)
-    return Text(text, style=COLOURS.get(text, ""))
+    # What data holds must not steer the terminal.
+    return Text(text.translate(_CONTROLS), style=COLOURS.get(text, ""))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
-    """Lay rows out in columns; says ``none`` when there is no row."""
-    made = Table(title=title or None, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
-    for column in columns:
-        made.add_column(column, overflow="fold")
-    for row in rows:
-        made.add_row(*(coloured(value) for value in row))
-    if not made.row_count:
+    """Lay rows out in columns, numbers to the right; says ``none`` when there is no row."""
+    laid = [tuple(row) for row in rows]
+    if not laid:
         return Text(f"{title}: none" if title else "none", style="dim")
+    # Text, because a column's or check's name may hold brackets, which Rich takes for markup.
+    named = Text(title.translate(_CONTROLS)) if title else None
+    made = Table(title=named, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        right = _numbers(row[number] for row in laid)
+        made.add_column(Text(column.translate(_CONTROLS)), overflow="fold", justify="right" if right else "left")
+    for row in laid:
+        made.add_row(*(coloured(value) for value in row))
     return made
+
+
+def _numbers(values: Iterable[object]) -> bool:
+    known = [value for value in values if value is not None]
+    return bool(known) and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in known)
 
 
 def facts(pairs: Mapping[str, object]) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -148,3 +149,95 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
     height, peak = map(int, answer.stdout.split())
     assert height == 3_500_000
     assert peak < 600, f"{peak} MiB at most (a frame of the whole takes above 250 beside its text)"
+
+
+@pytest.mark.parametrize("pattern", ["inn/*.csv", "in/2O24/*.csv", "inn/**/*.csv"])
+def test_a_glob_in_a_folder_that_does_not_exist_is_told(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "in" / "2024").mkdir(parents=True)
+    with pytest.raises(DataError, match="there is no folder") as told:
+        FilesReader(tmp_path, Files(pattern)).read({})
+    assert "mend the path" in str(told.value.next)
+    assert FilesReader(tmp_path, Files("in/*.csv")).read({}) is None
+    assert FilesReader(tmp_path, Files("in/*/*.csv")).read({}) is None
+    assert FilesReader(tmp_path, Files(pattern), late=True).read({}) is None
+
+
+def unkeyed(folder: Path) -> FilesReader:
+    return FilesReader(folder, Files("in"), keyed=False)
+
+
+def left_alone(path: Path, seconds: int = 61) -> None:
+    then = path.stat().st_mtime_ns - seconds * 10**9
+    os.utime(path, ns=(then, then))
+
+
+@pytest.mark.parametrize(
+    ("name", "early", "rest"),
+    [
+        ("a.csv", "id,x\n1,1\n2,", "2\n3,3\n"),
+        ("a.csv", 'id,x\n1,1\n2,"half\n', 'a text"\n3,c\n'),
+        ("a.jsonl", '{"id": 1}\n{"id": 2', '}\n{"id": 3}\n'),
+    ],
+)
+def test_without_a_key_a_line_in_the_middle_of_its_writing_waits(tmp_path: Path, name: str, early: str, rest: str) -> None:
+    reader, path = unkeyed(tmp_path), tmp_path / "in" / name
+    put(path, early)
+    first = reader.read({})
+    assert first is not None
+    assert first.frame()["id"].to_list() == [1]
+    assert first.origin == f"in/{name}; an unfinished last line waits: in/{name}"
+    put(path, early + rest)
+    second = reader.read(first.positions)
+    assert second is not None
+    assert second.frame()["id"].to_list() == [2, 3]
+    assert second.origin == f"in/{name}"
+
+
+def test_without_a_key_a_last_line_that_never_gets_an_end_is_read_once_the_file_is_left_alone(tmp_path: Path) -> None:
+    reader, path = unkeyed(tmp_path), tmp_path / "in" / "a.csv"
+    put(path, "id\n1\n2")
+    first = reader.read({})
+    assert first is not None
+    left_alone(path)
+    second = reader.read(first.positions)
+    assert second is not None
+    assert first.frame()["id"].to_list() + second.frame()["id"].to_list() == [1, 2]
+    assert reader.read(second.positions) is None
+    put(tmp_path / "in" / "b.csv", "id\n3\n4")
+    left_alone(tmp_path / "in" / "b.csv")
+    assert ids(reader) == [1, 2, 3, 4]
+
+
+def test_without_a_key_half_a_header_waits_too(tmp_path: Path) -> None:
+    reader, path = unkeyed(tmp_path), tmp_path / "in" / "a.csv"
+    put(path, "i")
+    put(tmp_path / "in" / "b.csv", "id\n1\n")
+    batch = reader.read({})
+    assert batch is not None
+    assert list(batch.positions["files"]) == ["in/b.csv"]
+    put(path, "id\n2\n")
+    assert reader.read(batch.positions).frame()["id"].to_list() == [2]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("again", ["id,x\n1,1\n2,9\n", "id,x\n1,1\n", "id,x\n7,7\n8,8\n9,9\n"])
+def test_without_a_key_a_file_that_was_written_again_is_refused(tmp_path: Path, again: str) -> None:
+    path = tmp_path / "in" / "a.csv"
+    put(path, "id,x\n1,1\n2,2\n")
+    positions = unkeyed(tmp_path).read({}).positions  # type: ignore[union-attr]
+    put(path, again)
+    with pytest.raises(DataError, match=r"in/a.csv was changed after it was read.*without a key") as told:
+        unkeyed(tmp_path).read(positions)
+    assert "declare key=" in str(told.value.next)
+    assert FilesReader(tmp_path, Files("in")).read(positions).frame().height == again.count("\n") - 1  # type: ignore[union-attr]
+
+
+def test_without_a_key_a_columnar_file_that_was_written_again_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "in" / "a.parquet"
+    path.parent.mkdir()
+    pl.DataFrame({"id": [1, 2]}).write_parquet(path)
+    positions = unkeyed(tmp_path).read({}).positions  # type: ignore[union-attr]
+    os.utime(path)
+    assert unkeyed(tmp_path).read(positions) is None
+    pl.DataFrame({"id": [1, 3]}).write_parquet(path)
+    with pytest.raises(DataError, match="was changed after it was read"):
+        unkeyed(tmp_path).read(positions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -73,3 +74,57 @@ def test_two_datasets_of_one_name_are_refused() -> None:
     other = ml.Dataset("rows", ml.Files("other.csv"))
     with pytest.raises(DeclarationError, match="two datasets"):
         collect({"a": rows, "b": other}, Path("."), "code")
+
+
+def test_how_a_search_goes_about_it_is_declared_and_plain_by_default() -> None:
+    plain = ml.Search()
+    assert (plain.validation, plain.parallel, plain.trial_timeout, plain.memory, plain.prune) == (None, 1, None, None, False)
+    search = ml.Search(validation=ml.sliding("90d", folds=4), parallel=2, trial_timeout="5s", memory="1.5GB", prune=True)
+    model = ml.Model("x", features=some, target="y", task="binary", search=search)
+    told = model.search
+    assert told.candidates, "what is not said has its default beside what is"
+    assert (told.parallel, told.memory, told.prune) == (2, 1_500_000_000, True)
+    assert told.validation is not None
+    assert (told.validation.kind, told.validation.folds) == ("sliding", 4)
+    assert ml.groups(["customer", "shop"]).by == ("customer", "shop")
+
+
+def test_what_is_trained_on_is_one_window_or_several() -> None:
+    def labels(**more: object) -> list[str]:
+        model = ml.Model("x", features=some, target="y", task="binary", **more)  # type: ignore[arg-type]
+        return [w.label for w in model.train_on]
+
+    assert labels() == ["all"]
+    assert labels(train_on=ml.window("180d")) == ["180d"]
+    assert labels(train_on=["all", ml.window("180d"), ml.window("30d"), "all"]) == ["all", "180d", "30d"]
+
+
+@pytest.mark.parametrize(
+    ("declare", "said"),
+    [
+        (lambda: ml.Search(trials=0), "trials=0"),
+        (lambda: ml.Search(parallel=0), "parallel=0"),
+        (lambda: ml.Search(memory="2 gigs"), "'2 gigs' cannot be read"),
+        (lambda: ml.Search(validation="kfold"), "validation is a str"),  # type: ignore[arg-type]
+        (lambda: ml.kfold(1), "folds=1"),
+        (lambda: ml.holdout(1.5), "a holdout of 1.5"),
+        (lambda: ml.holdout("14d", by="customer"), "by time or by group"),
+        (lambda: ml.Model("x", features=some, target="y", task="regression", calibrate=True), "no probabilities to calibrate"),
+        (lambda: ml.Model("x", features=some, target="y", task="binary", train_on="180d"), "train_on=.180d"),
+        (lambda: ml.Model("x", features=some, target="y", task="binary", train_on=[]), "train_on"),
+    ],
+)
+def test_what_a_search_cannot_be_is_refused_where_it_is_written(declare: Callable[[], object], said: str) -> None:
+    with pytest.raises(DeclarationError, match=said) as caught:
+        declare()
+    assert caught.value.next
+
+
+def test_windows_and_folds_by_time_need_a_time() -> None:
+    @ml.features(table)
+    def plain(frame: pl.LazyFrame) -> pl.LazyFrame:
+        return frame
+
+    for more in ({"train_on": ml.window("9d")}, {"search": ml.Search(validation=ml.expanding())}):
+        with pytest.raises(DeclarationError, match="is by time, and table declares none"):
+            ml.Model("x", features=plain, target="y", task="regression", **more)  # type: ignore[arg-type]

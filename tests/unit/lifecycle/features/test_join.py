@@ -146,3 +146,44 @@ def test_a_history_of_an_unknown_column_is_refused() -> None:
         join_specs(f, {"trips": schema_text(trip(0))})
     with pytest.raises(DataError, match="no rows of dataset 'trips'"):
         join_offline(trip(0), f, {})
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_key_means_the_same_as_a_number_a_text_or_in_parts(late: bool) -> None:
+    random = np.random.default_rng(5)
+
+    def keyed(rows: int, columns: dict[str, pl.Series]) -> pl.DataFrame:
+        number = pl.Series(np.where(random.random(rows) < 0.7, 3, random.integers(0, 50, rows)))
+        number = number.zip_with(pl.Series(random.random(rows) > 0.02), pl.Series([None], dtype=pl.Int64))
+        return pl.DataFrame({"number": number} | columns).with_columns(
+            text=pl.format("é{}", "number"), part=pl.col("number") // 7, rest=(pl.col("number") % 7).cast(pl.String)
+        )
+
+    def instants(rows: int, step: int) -> pl.Series:
+        return pl.Series(random.integers(-3000, 3000, rows) * step * 1_000_000).cast(US)
+
+    seen = instants(20_000, 60)  # three and more rows at each instant, half of them before the epoch
+    known = seen + pl.Series(random.integers(0, 7200 if late else 1, 20_000) * 1_000_000).cast(pl.Duration("us"))
+    past = keyed(20_000, {"seen": seen, "known": known, "v": pl.Series(random.integers(0, 10**6, 20_000))})
+    past = past.unique(["number", "seen"], keep="any", maintain_order=True).sample(fraction=1, shuffle=True, seed=2)
+    rows = keyed(5_000, {"at": instants(5_000, 61)}).with_row_index("id")
+    asked = Dataset("asked", Files("a"), key="id", time="at")
+    found = []
+    for key in ("number", "text", ["part", "rest"]):
+        events = Dataset("events", Files("e"), key=key, time="seen", known_at="known")
+        route = history(events, on=key, window="2h", every="1h", n=pl.len(), top=pl.col("v").max(), end=pl.col("v").last())
+
+        @features(asked, w=asof(events, on=key, within="3h"), route=route)
+        def made(rows: pl.LazyFrame) -> pl.LazyFrame:
+            return rows
+
+        found.append(
+            join_offline(rows, made, {"events": past}).select("id", "w.v", "w.seen", "route.n", "route.top", "route.end")
+        )
+    assert found[0].equals(found[1])
+    assert found[0].equals(found[2])
+    ages = (rows["at"] - found[0]["w.seen"]).drop_nulls()
+    assert len(ages) > 3_000
+    assert timedelta(0) <= ages.min() <= ages.max() <= timedelta(hours=3)  # type: ignore[operator]
+    never = rows.filter(pl.col("number").is_null())["id"]
+    assert found[0].filter(pl.col("id").is_in(never.implode()))["w.v"].null_count() == len(never) > 50

@@ -18,7 +18,8 @@ from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.features import asof, features, history, lookup
 from mulle.core.declare.sources import Files
 from mulle.core.ports.online import Ask, Found
-from mulle.kernel.dtypes import schema_text
+from mulle.core.records.bundle import JoinSpec
+from mulle.kernel.dtypes import dtype_text, schema_text
 from mulle.lifecycle.features.join import join_offline, join_specs
 from mulle.lifecycle.features.materialise import materialise
 from mulle.lifecycle.features.read import OnlineReader
@@ -139,6 +140,30 @@ def test_a_missing_time_means_now(online: Any) -> None:
     reader = OnlineReader(online, SPECS)
     assert reader.join(rows, time="at", now=NOW)[0]["daily.euro"].to_list() == [1.5, None]
     assert reader.join(rows, time=None, now=NOW)[0]["daily.euro"].to_list() == [1.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number"),
+    [
+        (pl.Date(), -4_000),
+        (pl.Time(), 86_399_999_999_999),
+        (pl.Duration("ms"), -5),
+        (pl.Duration("ns"), 2**62),
+        (pl.Datetime("ms"), -1),
+        (pl.Datetime("us", "UTC"), 253_402_300_799_000_001),
+        (pl.Datetime("ns", "Europe/Berlin"), 1_773_718_326_720_001_001),
+    ],
+    ids=str,
+)
+def test_times_come_back_in_their_type(tmp_path: Path, dtype: pl.DataType, number: int) -> None:
+    store = LmdbOnline(tmp_path)
+    store.put("t", [("a", 0, {"v": number}), ("b", 0, {"v": None})])
+    spec = JoinSpec(name="j", kind="lookup", dataset="d", table="t", on=("k",), columns={"v": dtype_text(dtype)})
+    rows = pl.DataFrame({"k": ["b", "none", None, "a"]})
+    found = OnlineReader(store, [spec]).join(rows, time=None, now=NOW)[0]["j.v"]
+    assert found.dtype == dtype
+    assert found.equals(pl.Series([None, None, None, number], dtype=pl.Int32 if dtype == pl.Date else pl.Int64).cast(dtype))
+    store.close()
 
 
 def test_only_the_columns_of_the_contract_are_built(online: Any) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -325,3 +327,50 @@ def test_what_is_not_known_yet_changes_nothing(world: tuple[pl.DataFrame, Tables
 
     future = tables | {"events": changed(tables["events"], events), "areas": changed(tables["areas"], areas)}
     assert join_offline(rows, made, future).equals(join_offline(rows, made, tables))
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("late", [True, False])
+def test_it_holds_of_many_rows_most_of_one_key_and_few_instants(live: bool, late: bool, tmp_path: Path) -> None:
+    draw = random.Random(11)
+
+    def some(count: int) -> list[Row]:
+        minutes = draw.choices([None, *range(-SPAN, SPAN, 10)], k=count)
+        delays = draw.choices([0, 0, 30, 90] if late else [0, -20], k=count)
+        return [
+            {
+                "place": draw.choices(["A", "B|", "C", None], [80, 10, 9, 1])[0],
+                "number": draw.choices([1, 2, None], [80, 19, 1])[0],
+                "seen": at(EPOCH, minute),
+                "known": at(EPOCH, after(minute, delay)),
+                "_ingested_at": at(EPOCH, after(minute, draw.choice([0, 40]))),
+                "_live": live,
+                "_batch": draw.choice("ab"),
+                "v": draw.choice([None, math.nan, *map(float, range(50))]),
+                "kind": draw.choice(["A", "B|", "C"]),
+            }
+            for minute, delay in zip(minutes, delays, strict=True)
+        ]
+
+    schema = {
+        "place": pl.String,
+        "number": pl.Int64,
+        "_batch": pl.String,
+        "v": pl.Float64,
+        "kind": pl.String,
+        "_live": pl.Boolean,
+    }
+    schema |= dict.fromkeys(("seen", "known", "_ingested_at"), UTC_US)
+    shape = {n: schema[n] for n in ("place", "number", "seen", "known", "_ingested_at", "_live", "_batch", "v", "kind")}
+    known, near = pl.DataFrame(some(1200), schema=shape), pl.DataFrame(some(500), schema=shape).drop("number", "known")
+    sites = pl.DataFrame({"place": ["A", "C"], "region": ["A", "B|"]})
+    rows = known.sample(40, seed=1).select(p="place", n="number", at=pl.col("seen") + 5 * MINUTE).with_row_index("id")
+    tables = {"events": known, "areas": near, "sites": sites}
+    made = declared("3h", "70m", "25m")
+    for name, table in tables.items():  # a scan that cuts the columns at different rows
+        table.write_parquet(tmp_path / f"{name}.parquet", row_group_size=100)
+    found = join_offline(rows, made, {n: pl.scan_parquet(tmp_path / f"{n}.parquet") for n in tables})
+    assert found["w.v"].count() > 5
+    assert found["past.n"].sum() > 40
+    assert found.equals(join_offline(rows, made, tables))
+    assert_same(found, reference(rows, made, tables))

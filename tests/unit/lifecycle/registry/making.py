@@ -68,11 +68,11 @@ class Made:
         )  # fmt: skip
 
 
-def make(folder, candidate=None, task="regression", compiled=True, n=300):
+def make(folder, candidate=None, task="regression", compiled=True, n=300, project_text=PROJECT, more=None):
     candidate = candidate or lightgbm(n_estimators=30)
     project = folder / "project"
     project.mkdir(exist_ok=True)
-    (project / "project.py").write_text(PROJECT)
+    (project / "project.py").write_text(project_text)
     (project / "ours.py").write_text("import polars as pl\n\ndef half(name):\n    return pl.col(name) / 2\n")
     random = np.random.default_rng(0)
     raw = pl.DataFrame(
@@ -83,6 +83,7 @@ def make(folder, candidate=None, task="regression", compiled=True, n=300):
             "at": [NOW - timedelta(hours=int(h)) for h in random.integers(1, 3000, n)],
         }
     ).with_columns(pl.col("at").cast(pl.Datetime("us", "UTC")))
+    raw = raw if more is None else raw.hstack(more(random, n))
     truth = raw["distance"].fill_null(1500).to_numpy() / 8 + random.normal(0, 5, n)
     target = truth if task == "regression" else np.where(truth > np.median(truth), "late", "fine").astype(object)
     if task == "multiclass":

@@ -11,24 +11,52 @@ import polars as pl
 import pytest
 from making import NOW, make
 
-from mulle.core.declare.candidates import dummy, extra_trees, lightgbm, logistic, random_forest, ridge
+from mulle.core.declare.candidates import (
+    dummy,
+    elastic_net,
+    extra_trees,
+    hist_gradient_boosting,
+    knn,
+    lasso,
+    lightgbm,
+    linear,
+    logistic,
+    naive_bayes,
+    random_forest,
+    ridge,
+    svm,
+)
 from mulle.core.errors import BundleError
 from mulle.core.hashing import hash_folder
-from mulle.core.records.bundle import FORMAT
-from mulle.kernel.bundle import Predictor, read_contract
+from mulle.core.records.bundle import FORMAT, FeatureSpec
+from mulle.kernel.bundle import Predictor, _Compiled, read_contract
 from mulle.kernel.fitted import answers
 from mulle.kernel.project import load_project
 from mulle.kernel.transform import encode
 from mulle.lifecycle.evaluation.gates import Evidence, judge
 from mulle.lifecycle.registry.card import card
 from mulle.lifecycle.registry.compile import compile_model
-from mulle.lifecycle.registry.latency import measure_p99
+from mulle.lifecycle.registry.latency import measure_latency
 from mulle.lifecycle.registry.native import dump_native, load_native
 from mulle.lifecycle.registry.parity import prove
+from mulle.lifecycle.training.fit import fit
 
-REGRESSORS = [dummy(), ridge(), lightgbm(n_estimators=30), random_forest(n_estimators=5), extra_trees(n_estimators=5)]
-CLASSIFIERS = [*REGRESSORS, logistic()]
+TREES = [
+    *(lightgbm(n_estimators=30), hist_gradient_boosting(max_iter=30), random_forest(n_estimators=5)),
+    *(extra_trees(n_estimators=5),),
+]
+REGRESSORS = [dummy(), linear(), ridge(), lasso(), elastic_net(), *TREES, svm()]
+CLASSIFIERS = [dummy(), ridge(), logistic(), *TREES, naive_bayes(), svm()]
 CASES = [("regression", c) for c in REGRESSORS] + [(t, c) for t in ("binary", "multiclass") for c in CLASSIFIERS]
+
+
+def hostile(k, n=60):
+    """Encoded rows that training never had: gaps everywhere, codes never seen, extremes of either sign."""
+    rows = np.zeros((n, k), dtype=np.float32)
+    rows[:10], rows[10:20], rows[20:30] = np.nan, 1e30, -1e30
+    rows[30:40], rows[40:50] = -1.0, 9999.0
+    rows[50:] = np.where(np.arange(k) % 2, np.nan, 1e9)
+    return rows
 
 
 @pytest.mark.parametrize(("task", "candidate"), CASES, ids=lambda c: c if isinstance(c, str) else c.kind)
@@ -39,6 +67,32 @@ def test_every_candidate_compiles_and_the_served_path_answers_alike(tmp_path, ta
     assert proof.rows == 300
     assert proof.worst < 1e-5
     assert proof.outside == 0
+
+
+@pytest.mark.parametrize(("task", "candidate"), CASES, ids=lambda c: c if isinstance(c, str) else c.kind)
+def test_every_compiled_candidate_answers_hostile_rows_as_the_fitted_one(tmp_path, task, candidate):
+    made = make(tmp_path, candidate, task)
+    rows = hostile(len(made.contract.features))
+    fitted, served = answers(made.fitted, rows, task), made.predictor().run(rows)
+    # A line goes on for ever: far outside, the distance is held against the answer's own size.
+    scale = np.maximum(made.contract.scale, np.abs(fitted)) if task == "regression" else 1.0
+    assert np.isfinite(fitted).all()
+    assert float((np.abs(fitted - served) / scale).max()) < 1e-5
+
+
+@pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
+def test_nearest_neighbours_are_served_natively_and_answer_alike(tmp_path, task):
+    made = make(tmp_path, knn(), task)
+    assert made.model is None
+    assert made.proved().parity.worst == 0
+    name, address = made.write()
+    predictor = Predictor.open(address, expected=name)
+    matrix = encode(predictor.transform(made.joined), predictor.contract.features)
+    matrix = np.concatenate([matrix, hostile(matrix.shape[1])])
+    try:
+        assert np.array_equal(predictor.run(matrix), answers(made.fitted, matrix, task))
+    finally:
+        predictor.close()
 
 
 def test_a_bundle_is_read_back_and_answers_as_the_fitted_model(tmp_path):
@@ -164,7 +218,9 @@ def test_a_pipeline_without_a_compiled_form_gives_none(tmp_path):
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     matrix = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
-    assert compile_model(HistGradientBoostingRegressor(max_iter=2).fit(matrix, matrix[:, 0]), width=2, task="regression") is None
+    codes = np.round(np.abs(matrix) * 3)
+    fitted = HistGradientBoostingRegressor(max_iter=2, categorical_features=[0]).fit(codes, matrix[:, 0])
+    assert compile_model(fitted, width=2, task="regression") is None
 
 
 def test_thresholds_decide_as_the_original_on_neighbouring_floats():
@@ -177,8 +233,6 @@ def test_thresholds_decide_as_the_original_on_neighbouring_floats():
     model = LGBMRegressor(n_estimators=20, num_leaves=200, min_child_samples=1, max_bin=1000, verbose=-1, n_jobs=1).fit(
         pairs, target
     )
-    from mulle.kernel.bundle import _Compiled
-
     served = _Compiled(compile_model(model, width=1, task="regression"), 1).run(pairs)[:, 0]
     assert np.abs(served - model.predict(pairs)).max() / target.std() < 1e-5
 
@@ -214,4 +268,32 @@ def test_the_card_names_the_features_that_were_selected(tmp_path):
 
 def test_latency_is_measured_in_seconds(tmp_path):
     made = make(tmp_path)
-    assert 0 < measure_p99(made.predictor(), made.joined, n=20) < 1
+    p50, p99 = measure_latency(made.predictor(), made.joined, n=20)
+    assert 0 < p50 <= p99 < 1
+
+
+MANY_CODES = FeatureSpec(name="code", kind="category", categories=tuple(f"c{i:04}" for i in range(400)))
+
+
+@pytest.mark.parametrize("kind", ["lightgbm", "hist_gradient_boosting", "random_forest", "ridge", "svm"])
+@pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
+def test_codes_of_many_values_compile_with_their_means(kind, task):
+    random = np.random.default_rng(0)
+    effect = random.normal(0, 5, 400)
+    codes = random.integers(0, 400, 2400)
+    matrix = np.stack([codes, random.normal(size=2400)], axis=1).astype(np.float32)
+    value = effect[codes] + matrix[:, 1]
+    cuts = {"binary": [0.5], "multiclass": [0.3, 0.6]}.get(task, [])
+    target = np.array(["a", "b", "c"])[np.digitize(value, np.quantile(value, cuts))] if cuts else value
+    matrix[::50] = np.nan
+    specs = (MANY_CODES, FeatureSpec(name="x", kind="number"))
+    settings = {"candidate": kind, "params": {"n_estimators": 20} if kind in ("lightgbm", "random_forest") else {}}
+    fitted = fit(settings, matrix, target, task=task, specs=specs, seed=0)
+    model = compile_model(fitted, width=2, task=task)
+    assert model is not None
+    asked = np.concatenate([matrix, hostile(2)[:20], [[-1.0, 0.0], [9999.0, 1e9], [np.nan, -1e9]]]).astype(np.float32)
+    said = answers(fitted, asked, task)
+    served = _Compiled(model, 1).run(asked).reshape(said.shape)
+    assert float((np.abs(said - served) / (np.maximum(value.std(), np.abs(said)) if task == "regression" else 1)).max()) < 1e-4
+    if task == "regression":
+        assert np.abs(said[:2400, 0] - value).mean() < 0.6 * np.abs(value - value.mean()).mean()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 from mulle.core.declare.candidates import dummy, extra_trees, lightgbm, logistic, random_forest, ridge
+from mulle.core.declare.training import groups, kfold
 from mulle.core.errors import DataError, TrialError
 from mulle.core.records.bundle import FeatureSpec
 from mulle.kernel.fitted import answers, classes_of
 from mulle.lifecycle.training import search as module
+from mulle.lifecycle.training import trial
 from mulle.lifecycle.training.fit import fit
-from mulle.lifecycle.training.search import search
+from mulle.lifecycle.training.search import Plan, search
 
 SPECS = (
     FeatureSpec(name="carrier", kind="category", categories=("AA", "B6", "UA")),
@@ -101,7 +105,7 @@ def test_no_time_left_still_tries_a_candidate():
 def test_large_tables_are_sampled(monkeypatch):
     monkeypatch.setattr(module, "SEARCH_ROWS", 100)
     seen = []
-    monkeypatch.setattr(module, "fit", lambda s, matrix, *a, **k: seen.append(len(matrix)) or fit(s, matrix, *a, **k))
+    monkeypatch.setattr(trial, "fit", lambda s, matrix, *a, **k: seen.append(len(matrix)) or fit(s, matrix, *a, **k))
     run(*rows())
     assert set(seen) == {80}
 
@@ -152,3 +156,173 @@ def test_a_class_that_is_among_the_features_is_found():
     matrix[:, 1] = np.arange(len(matrix)) % 2
     with pytest.raises(DataError, match="distance"):
         run(matrix, matrix[:, 1].astype(bool), "binary")
+
+
+def test_with_folds_the_score_is_their_mean_and_each_is_recorded():
+    found = run(*rows(), plan=Plan(validation=kfold(4)))
+    for told in found.trials:
+        assert len(told["folds"]) == 4
+        assert told["score"] == pytest.approx(np.mean(told["folds"]))
+    assert len(set(found.trials[1]["folds"])) == 4
+    once = run(*rows())
+    assert all(t["folds"] == [t["score"]] for t in once.trials)
+
+
+def test_folds_by_group_see_through_what_is_known_by_group_alone():
+    random = np.random.default_rng(0)
+    customer = np.repeat(np.arange(40), 10)
+    matrix, _ = rows()
+    matrix[:, 1] = customer
+    level = random.normal(0, 10, 40)
+    target = level[customer] + random.normal(0, 1, 400)
+    options = {"candidates": (lightgbm(min_child_samples=5),), "trials": 2, "order": None}
+    random_folds = run(matrix, target, plan=Plan(validation=kfold(5)), **options).trials[1]["score"]
+    by_group = run(matrix, target, plan=Plan(validation=groups("customer"), groups=customer), **options).trials[1]["score"]
+    assert random_folds < 4 < by_group
+
+
+def test_settings_that_are_behind_on_few_rows_are_stopped_there_and_the_best_goes_on_to_the_end():
+    matrix, target = rows(6000)
+    candidates = (ridge(), lightgbm(n_estimators=40), extra_trees(n_estimators=5))
+    found = run(matrix, target, candidates=candidates, trials=24, plan=Plan(prune=True))
+    pruned = [t for t in found.trials if t["state"] == "pruned"]
+    assert pruned
+    for told in pruned:
+        assert (told["score"], told["failure"], told["folds"]) == (None, "pruned", [])
+        assert "half of the others" in told["reason"]
+    best = min((t for t in found.trials if t["score"] is not None), key=lambda t: t["score"])
+    assert found.settings["params"] == best["params"]
+    assert all(len(t["rungs"]) == 2 for t in found.trials[1:5]), "the first are measured on each budget and stopped on none"
+    again = run(matrix, target, candidates=candidates, trials=24, plan=Plan(prune=True))
+    assert [{**t, "seconds": 0} for t in found.trials] == [{**t, "seconds": 0} for t in again.trials]
+
+
+DAY = 86_400_000_000
+
+
+def shifted(n=800):
+    """Rows whose meaning turned round: what was learnt before the last quarter misleads."""
+    matrix, target = rows(n)
+    early = np.arange(n) < n * 6 // 10
+    return matrix, np.where(early, -target, target), np.arange(n) * DAY
+
+
+def test_the_window_is_searched_recorded_and_fitted_by():
+    matrix, target, order = shifted()
+    found = run(matrix, target, order=order, plan=Plan(windows=("all", "160d")), trials=8)
+    assert found.settings["train_on"] == "160d"
+    assert {t["train_on"] for t in found.trials[1:]} == {"all", "160d"}
+    fitted = fit(found.settings, matrix, target, task="regression", specs=SPECS, seed=0, order=order)
+    alone = {k: v for k, v in found.settings.items() if k != "train_on"}
+    late = order > order.max() - 160 * DAY
+    same = fit(alone, matrix[late], target[late], task="regression", specs=SPECS, seed=0)
+    assert fitted.predict(matrix).tolist() == same.predict(matrix).tolist()
+    with pytest.raises(DataError, match="no times"):
+        fit(found.settings, matrix, target, task="regression", specs=SPECS, seed=0)
+
+
+def test_all_rows_win_where_the_past_still_holds_and_settings_stay_as_they_were():
+    matrix, target = rows(800)
+    found = run(matrix, target, order=np.arange(800) * DAY, plan=Plan(windows=("all", "25d")), trials=8)
+    assert set(found.settings) == {"candidate", "params"}
+
+
+def test_an_ensemble_is_kept_when_it_beats_the_best_model_and_its_members_say_what_they_are():
+    random = np.random.default_rng(1)
+    matrix = random.normal(size=(3000, 3)).astype(np.float32)
+    matrix[:, 0] = 0
+    bent = 2 * matrix[:, 1] + np.sin(2 * matrix[:, 2]) * matrix[:, 1] + np.sign(matrix[:, 2])
+    target = bent + random.normal(0, 0.5, 3000)
+    candidates = (ridge(), lightgbm(), random_forest(), extra_trees())
+    found = run(matrix, target, candidates=candidates, trials=8, plan=Plan(ensemble=3))
+    members = found.settings["members"]
+    assert 2 <= len(members) <= 3
+    assert sum(m["weight"] for m in members) == pytest.approx(1)
+    assert "an ensemble of" in found.notes[0]
+    assert {str((m["candidate"], m["params"])) for m in members} <= {str((t["candidate"], t["params"])) for t in found.trials}
+    fitted = fit(found.settings, matrix[:2400], target[:2400], task="regression", specs=SPECS, seed=0)
+    parts = [fit(m, matrix[:2400], target[:2400], task="regression", specs=SPECS, seed=0) for m in members]
+
+    def error(model):
+        return np.abs(model.predict(matrix[2400:]) - target[2400:]).mean()
+
+    assert error(fitted) < min(map(error, parts))
+
+
+def test_no_ensemble_where_one_model_says_it_all():
+    matrix, _ = rows()
+    matrix = np.nan_to_num(matrix)
+    target = matrix[:, 1] * 2 + matrix[:, 2] + np.random.default_rng(0).normal(0, 0.01, 400)
+    found = run(matrix, target, candidates=(ridge(alpha=1e-3), lightgbm(n_estimators=5)), trials=4, plan=Plan(ensemble=5))
+    assert found.settings == {"candidate": "ridge", "params": {"alpha": 1e-3}}
+    assert found.notes == ("no ensemble beats the best model on rows it was not chosen on",)
+
+
+def test_probabilities_that_are_too_sure_are_calibrated_and_honest_ones_are_left_alone():
+    random = np.random.default_rng(0)
+    matrix = random.normal(size=(2000, 3)).astype(np.float32)
+    target = np.where(random.random(2000) < 1 / (1 + np.exp(-matrix[:, 0])), "yes", "no").astype(object)
+    sure = lightgbm(n_estimators=200, learning_rate=0.3, num_leaves=63, min_child_samples=2, reg_lambda=0.001)
+    found = run(matrix, target, "binary", candidates=(sure,), trials=2, plan=Plan(calibrate=True))
+    assert found.settings["calibration"]["scale"] < 0.7
+    told = fit(found.settings, matrix[:1000], target[:1000], task="binary", specs=SPECS, seed=0)
+    plain = {k: v for k, v in found.settings.items() if k != "calibration"}
+    before = fit(plain, matrix[:1000], target[:1000], task="binary", specs=SPECS, seed=0)
+
+    def loss(model):
+        truth = (target[1000:] == "yes").astype(int)
+        return -np.log(answers(model, matrix[1000:], "binary")[np.arange(1000), truth]).mean()
+
+    assert loss(told) < loss(before) - 0.05
+    honest = run(matrix, target, "binary", candidates=(logistic(C=1.0),), trials=2, plan=Plan(calibrate=True))
+    assert "calibration" not in honest.settings or abs(honest.settings["calibration"]["scale"] - 1) < 0.25
+
+
+def test_a_trial_that_overruns_is_ended_even_in_this_process():
+    # A loop that returns to Python now and then, as boosting and solvers do.
+    began = time.monotonic()
+    found = run(*rows(), candidates=(ridge(), lightgbm(n_estimators=10**7)), trials=3, plan=Plan(trial_timeout=0.5))
+    assert time.monotonic() - began < 20
+    assert [(t["candidate"], t["failure"]) for t in found.trials[1:]] == [("ridge", ""), ("lightgbm", "timeout")]
+    assert found.settings["candidate"] == "ridge"
+
+
+def _monotone(m, t):
+    m = m.copy()
+    m[:, 1] = -np.arctan(t / 50)
+    return m, t
+
+
+def _null_says_it(m, t):
+    m = m.copy()
+    m[:, 2] = np.where(t > 100, np.nan, 7)
+    return m, np.where(t > 100, "late", "fine").astype(object)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "task", "said"),
+    [
+        (_monotone, "regression", "'distance' is the target itself, or the target in other words"),
+        (lambda m, t: (m[:3], t[:3]), "regression", "3 rows are too few"),
+        (lambda m, t: (m, np.where(np.arange(len(t)) == 5, np.inf, t)), "regression", "1 of 400 targets are missing or infinite"),
+        (_null_says_it, "binary", "'wind' is the target itself, or the target in other words"),
+    ],
+)
+def test_copies_of_the_target_are_found_in_other_words(spoil, task, said):
+    with pytest.raises(DataError, match=said):
+        run(*spoil(*rows()), task)
+
+
+def test_what_only_nearly_tells_the_target_is_no_leak():
+    matrix, target = rows()
+    matrix[:, 1] = target + np.random.default_rng(0).normal(0, 0.5, 400)
+    assert run(matrix, target).settings
+    matrix[:, 1] = np.where(np.arange(400) % 50 == 0, 0, target)
+    assert run(matrix, target).settings
+
+
+def test_two_features_of_one_name_are_refused():
+    matrix, target = rows()
+    twice = (*SPECS[:2], SPECS[1])
+    with pytest.raises(DataError, match="two features are called 'distance'"):
+        search(matrix, target, None, task="regression", candidates=(ridge(),), specs=twice, trials=2, timeout=None, seed=0)

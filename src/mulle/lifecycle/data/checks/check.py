@@ -22,6 +22,7 @@ from mulle.core.declare.rules import Check
 from mulle.core.errors import DataError, Unavailable
 from mulle.core.records.base import Json
 from mulle.core.records.dataset import CheckResult
+from mulle.kernel.bookkeeping import BOOKKEEPING
 from mulle.lifecycle.data.checks import masks, measures, relations, whole
 from mulle.lifecycle.data.checks.contract import schema_findings
 from mulle.lifecycle.data.checks.plan import SAMPLES, Beside, Found, Plan, Scene
@@ -62,7 +63,7 @@ def check_batch(dataset: Dataset, rows: pl.LazyFrame, beside: Beside, *, now: da
     ----------
     dataset : Dataset
     rows : polars.LazyFrame
-        The staged batch. Columns that begin with ``_`` are bookkeeping, which no check sees.
+        The staged batch. No check sees bookkeeping columns.
     beside : Beside
         What the batch is judged against.
     now : datetime
@@ -114,7 +115,7 @@ def referenced(dataset: Dataset) -> tuple[Dataset, ...]:
 
 
 def _scene(dataset: Dataset, rows: pl.LazyFrame, beside: Beside, now: datetime) -> Scene:
-    schema = {n: d for n, d in rows.collect_schema().items() if not n.startswith("_")}
+    schema = {n: d for n, d in rows.collect_schema().items() if n not in BOOKKEEPING}
     visible = rows.select(list(schema))
 
     @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ import polars as pl
 
 from mulle.core.declare.rules import Between, Bound, Holds, Increasing, Matches, NotNull, OneOf
 from mulle.core.errors import DataError
+from mulle.kernel.bookkeeping import BATCH
 from mulle.kernel.dtypes import INSTANT, dtype_text
 from mulle.lifecycle.data.checks.plan import ROW, Found, Plan, Scene, found_rows
 
@@ -93,7 +94,7 @@ def increasing(check: Increasing, scene: Scene) -> Plan:
     if scene.dtype(check.column).is_float():
         column = column.fill_nan(None)
     says = f"values {'not above' if check.strictly else 'below'} the one before"
-    batches = [c for c in ("_batch",) if scene.beside.whole and c in scene.raw.collect_schema()]
+    batches = [c for c in (BATCH,) if scene.beside.whole and c in scene.raw.collect_schema()]
     before = column.forward_fill().shift(1)
     before = before.over(by + batches) if by + batches else before
     mask = column <= before if check.strictly else column < before

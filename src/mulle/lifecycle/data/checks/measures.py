@@ -19,17 +19,20 @@ from mulle.lifecycle.data.checks.plan import Found, Plan, Scene, complete
 __all__ = ["fresh", "rows", "rows_as_source", "rows_like_previous", "same_distribution"]
 
 _A_BATCH = "tells of a new batch only"
+_NOT_LABELS = "tells nothing of rows that labels correct"
 
 
 def rows(check: Rows, scene: Scene) -> Plan:
     """Count the rows of the batch, or those that the table will have."""
 
     def judge(_: tuple[Any, ...], height: int) -> Found:
+        if scene.beside.corrects:
+            return Found(detail=_NOT_LABELS)
         counted = height if check.of == "batch" or scene.beside.whole else _table_rows(scene, height)
         if check.of == "batch" and scene.beside.whole:
             if scene.beside.version is None:
                 return Found(detail=_A_BATCH)
-            counted = scene.beside.version.added
+            counted = scene.beside.version.brought or scene.beside.version.added
         low, high = check.at_least or 0, check.at_most
         what = f"{counted} rows in the {check.of}"
         if counted < low:
@@ -45,11 +48,11 @@ def rows_like_previous(check: RowsLikePrevious, scene: Scene) -> Plan:
     """Compare with the rows that the previous batch brought."""
 
     def judge(_: tuple[Any, ...], height: int) -> Found:
-        if scene.beside.whole:
-            return Found(detail=_A_BATCH)
+        if scene.beside.whole or scene.beside.corrects:
+            return Found(detail=_A_BATCH if scene.beside.whole else _NOT_LABELS)
         if scene.beside.version is None:
             return Found(detail="there is no previous version")
-        before = scene.beside.version.added
+        before = scene.beside.version.brought or scene.beside.version.added
         change = abs(height - before) / before if before else float(height > 0)
         detail = f"{height} rows, {before} in the previous batch: {(height - before) / (before or 1):+.0%}"
         beyond = change > check.within
@@ -62,8 +65,8 @@ def rows_as_source(_check: RowsAsSource, scene: Scene) -> Plan:
     """Compare with the source's own count."""
 
     def judge(_: tuple[Any, ...], height: int) -> Found:
-        if scene.beside.whole:
-            return Found(detail=_A_BATCH)
+        if scene.beside.whole or scene.beside.corrects:
+            return Found(detail=_A_BATCH if scene.beside.whole else _NOT_LABELS)
         counted = scene.beside.counted
         if counted is None:
             return Found(detail="the source cannot count its rows", bad=True)
@@ -82,6 +85,8 @@ def fresh(check: Fresh, scene: Scene) -> Plan:
 
     def judge(values: tuple[Any, ...], height: int) -> Found:
         newest, ahead = values
+        if scene.beside.corrects:
+            return Found(detail=_NOT_LABELS)
         if newest is None:
             return Found(detail="no value", bad=True)
         # Through epoch microseconds: a zone's Python form differs between versions of Polars.
@@ -105,8 +110,8 @@ def same_distribution(check: SameDistribution, scene: Scene) -> Plan:
 
     def judge(_: tuple[Any, ...], height: int) -> Found:
         published = scene.beside.published
-        if scene.beside.whole:
-            return Found(detail=_A_BATCH)
+        if scene.beside.whole or scene.beside.corrects:
+            return Found(detail=_A_BATCH if scene.beside.whole else _NOT_LABELS)
         if published is None or check.column not in published.collect_schema():
             return Found(detail="nothing published to compare with")
         before = _column(published, check.column)

@@ -40,6 +40,9 @@ class Beside:
         The source's own count of the batch.
     whole : bool
         The rows are the published version itself (an audit), not a new batch.
+    corrects : bool
+        The rows are published ones with the outcome that labels brought: what tells of a batch's size, age or spread
+        tells nothing of them.
     """
 
     published: pl.LazyFrame | None = None
@@ -47,6 +50,7 @@ class Beside:
     references: Mapping[str, pl.LazyFrame] = field(default_factory=dict)
     counted: int | None = None
     whole: bool = False
+    corrects: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,11 +17,11 @@ from mulle.core.clock import EPOCH, duration
 from mulle.core.declare import checks
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.rules import Check
+from mulle.kernel.bookkeeping import BATCH, BOOKKEEPING
 from mulle.lifecycle.data.checks.check import Beside, check_batch
 from mulle.lifecycle.data.checks.masks import instants
 from mulle.lifecycle.data.checks.shapes import range_of, shapes_of
 from mulle.lifecycle.data.checks.words import Proposal, Trial, propose
-from mulle.lifecycle.data.version import BATCH
 
 __all__ = ["Suggestion", "suggest"]
 
@@ -78,7 +78,7 @@ def suggest(dataset: Dataset, rows: pl.LazyFrame, *, now: datetime | None = None
     dataset : Dataset
         Its key, time and outcome are used; its own checks are not looked at.
     rows : polars.LazyFrame
-        A batch, or a published version. Columns that begin with ``_`` are left out.
+        A batch, or a published version. Bookkeeping columns are left out.
     now : datetime, optional
         With it, freshness of the dataset's time is proposed as well.
 
@@ -98,7 +98,7 @@ def suggest(dataset: Dataset, rows: pl.LazyFrame, *, now: datetime | None = None
         ml.one_of("kind", ["a", "b"]),  # 2 values in 200 rows
     ],
     """
-    schema = {n: d for n, d in rows.collect_schema().items() if not n.startswith("_")}
+    schema = {n: d for n, d in rows.collect_schema().items() if n not in BOOKKEEPING}
     seen = rows.select(list(schema))
     profile = _profile(seen, schema)
     groups = [_rows(rows) if profile.rows else [], *_keys(dataset, profile), [_not_null(profile)], *_times(dataset, profile, now)]
@@ -121,7 +121,9 @@ def _profile(rows: pl.LazyFrame, schema: Mapping[str, pl.DataType]) -> _Profile:
         column = pl.col(name)
         asked += [column.null_count().alias(f"{i}.nulls"), column.approx_n_unique().alias(f"{i}.distinct")]
         if schema[name].is_numeric():
-            asked += [column.min().alias(f"{i}.low"), column.max().alias(f"{i}.high")]
+            # The margin around a range is far wider than what a decimal loses as a float.
+            number = column.cast(pl.Float64) if schema[name].is_decimal() else column
+            asked += [number.min().alias(f"{i}.low"), number.max().alias(f"{i}.high")]
         if isinstance(schema[name], (pl.Date, pl.Datetime)):
             asked.append(instants(name, schema[name]).max().dt.epoch("us").alias(f"{i}.newest"))
         if schema[name].is_float():

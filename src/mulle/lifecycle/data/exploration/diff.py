@@ -11,7 +11,8 @@ from mulle.core.records.bundle import FeatureSpec
 from mulle.core.records.exploration import ColumnChange, ColumnProfile, Difference, Retyped, RowChange
 from mulle.kernel.dtypes import dtype_text
 from mulle.kernel.histograms import LISTED, build_reference, count_values, psi, sampling_noise
-from mulle.lifecycle.data.exploration.profile import data_columns, plain, profile, readable, texts
+from mulle.kernel.bookkeeping import data_columns
+from mulle.lifecycle.data.exploration.profile import plain, profile, readable, texts
 
 __all__ = ["diff"]
 

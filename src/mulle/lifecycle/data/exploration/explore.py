@@ -14,7 +14,8 @@ from mulle.core.errors import UsageError
 from mulle.core.records.dataset import Audit, DatasetVersion, Quarantine
 from mulle.core.records.exploration import Association, CheckPoint, Exploration
 from mulle.lifecycle.data.exploration.information import relations
-from mulle.lifecycle.data.exploration.profile import data_columns, missing_patterns, outliers, profile, readable
+from mulle.kernel.bookkeeping import data_columns
+from mulle.lifecycle.data.exploration.profile import missing_patterns, outliers, profile, readable
 from mulle.lifecycle.data.exploration.trend import PLAUSIBLE, trend
 
 __all__ = ["CHARTED", "REPORTED", "check_points", "explore"]
@@ -120,7 +121,8 @@ def check_points(history: Sequence[DatasetVersion | Audit | Quarantine]) -> tupl
                 kind=kind,
                 label=label,
                 at=record.created_at,
-                rows=record.rows,
+                # A batch is checked before it is published: of a version's rows only those of its batch were judged.
+                rows=max(c.rows for c in record.checks),
                 failed={c.name: c.failed for c in record.checks},
                 verdicts={c.name: c.verdict for c in record.checks},
             )

@@ -11,10 +11,11 @@ import polars as pl
 from mulle.core.clock import rfc3339
 from mulle.core.records.base import Json
 from mulle.core.records.exploration import ColumnProfile, MissingPattern, Outliers
+from mulle.kernel.bookkeeping import data_columns
 from mulle.kernel.dtypes import INSTANT, dtype_text
 
 __all__ = [
-    "FENCE", "QUANTILES", "data_columns", "kind_of", "missing_patterns", "outliers", "plain", "profile", "readable", "texts",
+    "FENCE", "QUANTILES", "kind_of", "missing_patterns", "outliers", "plain", "profile", "readable", "texts",
 ]  # fmt: skip
 
 FENCE = 3.0
@@ -26,17 +27,6 @@ _TOP = 10
 _PATTERNS = 12
 _TOGETHER = 60
 _EXAMPLES = 6
-
-
-def data_columns(names: Sequence[str]) -> list[str]:
-    """Give the columns that are data: those whose name does not start with ``_``.
-
-    Examples
-    --------
-    >>> data_columns(["a", "_batch"])
-    ['a']
-    """
-    return [name for name in names if not name.startswith("_")]
 
 
 def readable(rows: pl.DataFrame) -> pl.DataFrame:

@@ -182,3 +182,9 @@ def test_patterns_match_every_text(found: list[str]) -> None:
 @pytest.mark.parametrize("found", [["line\n" + str(i) for i in range(20)], ["a" * i + "!?;:,.#+" for i in range(20)], []])
 def test_texts_of_no_shape_get_no_pattern(found: list[str]) -> None:
     assert shapes_of(found) == []
+
+
+def test_a_column_of_decimals_gets_its_range() -> None:
+    rows = pl.LazyFrame({"price": pl.Series(["1.50", "2.25", None, "99.99"] * 50).cast(pl.Decimal(10, 2))})
+    text = suggest(ml.Dataset("d", ml.Files("d")), rows).text
+    assert 'ml.between("price", 0, 110)' in text

@@ -296,7 +296,7 @@ def test_check_points_stand_in_the_order_of_time() -> None:
         return (CheckResult(name="unique(id)", severity="fail", verdict=verdict, failed=failed, rows=9),)
 
     version = DatasetVersion(
-        id="a", created_at=AT, dataset="t", version=1, rows=9, added=9, hash="", schema={}, table="data/t", lake_version=0,
+        id="a", created_at=AT, dataset="t", version=1, rows=20, added=9, hash="", schema={}, table="data/t", lake_version=0,
         checks=result(0, "pass"),
     )  # fmt: skip
     refused = Quarantine(id="b", created_at=AT + timedelta(days=1), dataset="t", rows=9, address="x", checks=result(3, "fail"))
@@ -308,3 +308,4 @@ def test_check_points_stand_in_the_order_of_time() -> None:
     assert [(p.kind, p.label, p.failed["unique(id)"], p.verdicts["unique(id)"]) for p in found] == [
         ("version", "@1", 0, "pass"), ("quarantine", "refused", 3, "fail"), ("audit", "audit of @1", 1, "warn"),
     ]  # fmt: skip
+    assert [p.rows for p in found] == [9, 9, 9], "of a version those rows that were judged, not the whole table"

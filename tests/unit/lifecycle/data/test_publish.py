@@ -24,7 +24,8 @@ from mulle.core.ports.source import Batch
 from mulle.core.records.base import Cause, from_json, to_json
 from mulle.core.records.dataset import DatasetVersion, Quarantine
 from mulle.lifecycle.data.checks.check import Beside, check_batch
-from mulle.lifecycle.data.ingest import Staged, publish, recover, restore, stage, staged_rows
+from mulle.lifecycle.data.publish import publish, recover, restore
+from mulle.lifecycle.data.stage import Staged, stage, staged_rows
 from mulle.lifecycle.data.version import read_version
 
 NOW = instant("2013-03-01T12:00:00Z")

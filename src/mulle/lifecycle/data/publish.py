@@ -1,4 +1,4 @@
-"""Stage, audit, publish: new rows wait outside the table, and only audited ones become a dataset version.
+"""Publishing: only audited rows become a dataset version, in one transaction.
 
 The record of a version travels with its commit: whoever finds a commit without a record (a process died in between)
 writes the record from it, so what a source gave is neither lost nor read twice.
@@ -6,8 +6,8 @@ writes the record from it, so what a source gave is neither lost nor read twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import polars as pl
@@ -17,140 +17,17 @@ from mulle.core.errors import Conflict, NotFound
 from mulle.core.hashing import derived_id, hash_json
 from mulle.core.ports.lake import Lake
 from mulle.core.ports.metadata import Datasets
-from mulle.core.ports.source import Batch, SourceReader
-from mulle.core.records.base import Cause, Json, from_json, to_json
+from mulle.core.records.base import Cause, from_json, to_json
 from mulle.core.records.dataset import CheckResult, DatasetVersion, Quarantine, verdict_of
 from mulle.kernel.dtypes import INSTANT, dtype_of, dtype_text, schema_text
 from mulle.kernel.faults import point
-from mulle.lifecycle.data.content import ContentHash
-from mulle.lifecycle.data.labels import LABELS, Labelled, labelled
-from mulle.lifecycle.data.quarantine import ReadingState, reading_state, staging, turn_away
-from mulle.lifecycle.data.repeats import last_given, published_again, unseen
-from mulle.lifecycle.data.typed import declared_types, typed
+from mulle.lifecycle.data.quarantine import reading_state, staging, turn_away
+from mulle.lifecycle.data.repeats import last_given
+from mulle.lifecycle.data.stage import Staged, staged_rows
+from mulle.lifecycle.data.typed import declared_types
 from mulle.lifecycle.data.version import BATCH, INGESTED, LIVE, VERSION, read_version, table_name
 
-__all__ = ["Staged", "publish", "recover", "restore", "stage", "staged_rows"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Staged:
-    """A batch that waits for its audit; small and JSON-able (`to_json`, `from_json`), the rows stay in the lake.
-
-    Attributes
-    ----------
-    batch : str
-        Named by the caller; the same name stages the same batch again.
-    at : datetime
-        When it was staged.
-    address : str
-        Where the rows are parked.
-    content : str
-        The rows' content hash.
-    positions : dict
-        How far the source was read.
-    origin : str
-        Where the rows came from, for people.
-    counted : int or None
-        How many rows the source says these are.
-    after : int
-        The published version it was read on top of; 0 before the first.
-    """
-
-    dataset: str
-    batch: str
-    at: datetime
-    address: str
-    rows: int
-    content: str
-    positions: Json
-    origin: str
-    counted: int | None = None
-    after: int = 0
-
-    @property
-    def id(self) -> str:
-        """The id of the version or quarantine that this batch becomes."""
-        return derived_id(self.at, self.dataset, self.batch)
-
-
-def stage(
-    dataset: Dataset,
-    reader: SourceReader,
-    previous: DatasetVersion | None,
-    lake: Lake,
-    *,
-    batch: str,
-    now: datetime,
-    until: datetime | None = None,
-    labels: SourceReader | None = None,
-) -> Staged | None:
-    """Read what is new and park it under ``staging/<dataset>/<batch>``, in bounded memory.
-
-    Reading goes on from the last published version, or from the last quarantined batch where that is later, so that a
-    bad file is judged once.
-
-    Parameters
-    ----------
-    dataset : Dataset
-    reader : SourceReader
-    previous : DatasetVersion or None
-        The published version.
-    lake : Lake
-    batch : str
-    now : datetime
-        Stands in for `known_at` where labels have none.
-    until : datetime, optional
-        On a replay clock: only rows known by then.
-    labels : SourceReader, optional
-        The reader of the dataset's labels.
-
-    Returns
-    -------
-    Staged or None
-        None when there is nothing new.
-
-    Raises
-    ------
-    DataError
-        When a file cannot be read, or a column declared as a time holds none.
-    """
-    state = reading_state(dataset.name, previous, lake)
-    positions = {name: value for name, value in state.positions.items() if name != LABELS}
-    found = reader.read(positions, until)
-    known = labelled(dataset, labels, state.positions.get(LABELS), previous, lake, batch=batch, now=now, until=until)
-    if found is None and known is None:
-        return None
-    hashed = ContentHash()
-    pieces = _pieces(dataset, found, known, previous, state, lake)
-    address = lake.park(staging(dataset.name, batch), _hashed(pieces, hashed))
-    point("during:stage")
-    if not hashed.rows:
-        lake.unpark(staging(dataset.name, batch))
-        return None
-    reached = positions if found is None else found.positions
-    return Staged(
-        dataset=dataset.name,
-        batch=batch,
-        at=now,
-        address=address,
-        rows=hashed.rows,
-        content=hashed.digest(),
-        positions=_with_labels(reached, state.positions.get(LABELS) if known is None else known.positions),
-        origin="; ".join(o for o in (found and found.origin, known and known.origin) if o),
-        counted=None if found is None or found.repeats is not None or known is not None else found.counted,
-        after=previous.version if previous else 0,
-    )
-
-
-def staged_rows(staged: Staged, lake: Lake) -> pl.LazyFrame:
-    """Read a staged batch back, for its audit.
-
-    Raises
-    ------
-    NotFound
-        When it was published or moved meanwhile.
-    """
-    return lake.parked(staging(staged.dataset, staged.batch))
+__all__ = ["publish", "recover", "restore"]
 
 
 def publish(
@@ -209,7 +86,7 @@ def publish(
         return turn_away(refused, staged.batch, staged.positions, previous, lake, datasets)
     latest = recover(dataset.name, lake, datasets)
     if latest is None or latest.id != staged.id:
-        record = _next(dataset, staged, previous, lake, now=now, causes=tuple(causes), checks=tuple(results), live=live)
+        record = _next(dataset, staged, previous, lake, datasets, now=now, causes=tuple(causes), checks=tuple(results), live=live)
         _append(dataset, staged, record, previous, lake)
         latest = recover(dataset.name, lake, datasets)
     if latest is None or latest.id != staged.id:
@@ -249,7 +126,8 @@ def recover(dataset: str, lake: Lake, datasets: Datasets) -> DatasetVersion | No
 def restore(
     dataset: Dataset, target: DatasetVersion, lake: Lake, datasets: Datasets, *, now: datetime, causes: Sequence[Cause]
 ) -> DatasetVersion:
-    """Publish an earlier version's rows as the next version; the source goes on from where it was read.
+    """Publish an earlier version's rows as the next version; the source goes on from where it was read,
+    and what was turned away stays away.
 
     Raises
     ------
@@ -268,7 +146,8 @@ def restore(
         version=number,
         added=0,
         replaced=0,
-        positions=last.positions,
+        brought=last.brought or last.added,
+        positions=reading_state(dataset.name, last, lake).positions,
         lake_version=0,
     )
     rows = read_version(lake, dataset, target, superseded=True)
@@ -277,39 +156,12 @@ def restore(
     return recover(dataset.name, lake, datasets) or record
 
 
-def _pieces(
-    dataset: Dataset,
-    found: Batch | None,
-    known: Labelled | None,
-    previous: DatasetVersion | None,
-    state: ReadingState,
-    lake: Lake,
-) -> Iterator[pl.DataFrame]:
-    schema = previous.schema if previous else {}
-    if found is not None:
-        seen = published_again(dataset, found.repeats, previous, state.aside, lake)
-        for piece in found.pieces:
-            rows = typed(piece, dataset, schema)
-            yield rows if seen is None else unseen(rows, seen)
-    if known is not None:
-        yield from known.pieces
-
-
-def _with_labels(positions: Json, labels: Json | None) -> Json:
-    return positions if labels is None else {**positions, LABELS: labels}
-
-
-def _hashed(pieces: Iterator[pl.DataFrame], hashed: ContentHash) -> Iterator[pl.DataFrame]:
-    for piece in pieces:
-        hashed.update(piece)
-        yield piece
-
-
 def _next(
     dataset: Dataset,
     staged: Staged,
     previous: DatasetVersion | None,
     lake: Lake,
+    datasets: Datasets,
     *,
     now: datetime,
     causes: tuple[Cause, ...],
@@ -319,14 +171,16 @@ def _next(
     number = previous.version + 1 if previous else 1
     rows = staged_rows(staged, lake)
     replaced = _replaced(dataset, rows, previous, lake)
+    before = 0 if previous is None else _still_there(dataset, previous, lake, datasets)
     return DatasetVersion(
         id=staged.id,
         created_at=now,
         causes=causes,
         dataset=dataset.name,
         version=number,
-        rows=(previous.rows if previous else 0) + staged.rows - replaced,
+        rows=before + staged.rows - replaced,
         added=staged.rows,
+        brought=(previous.brought or previous.added) if staged.labels and previous else staged.rows,
         replaced=replaced,
         hash=hash_json([previous.hash if previous else "", staged.content]),
         schema={**schema_text(rows), **(previous.schema if previous else {}), **_declared_here(dataset, rows)},
@@ -337,6 +191,13 @@ def _next(
         bulk=not live,
         checks=checks,
     )
+
+
+def _still_there(dataset: Dataset, previous: DatasetVersion, lake: Lake, datasets: Datasets) -> int:
+    erased = datasets.erasures(dataset.name, 1)
+    if not erased or erased[0].created_at < previous.created_at:
+        return previous.rows
+    return int(read_version(lake, dataset, previous).select(pl.len()).collect().item())
 
 
 def _declared_here(dataset: Dataset, rows: pl.LazyFrame) -> dict[str, str]:
@@ -352,8 +213,12 @@ def _replaced(dataset: Dataset, rows: pl.LazyFrame, previous: DatasetVersion | N
     distinct = named.unique()
     known = 0
     if previous is not None:
-        before = read_version(lake, dataset, previous, superseded=True).select(columns).unique()
-        known = int(distinct.join(before, on=columns, how="semi").select(pl.len()).collect().item())
+        before = read_version(lake, dataset, previous, superseded=True).select(columns)
+        if dataset.time is not None:
+            # Files keep the bounds of each column, so that of a long history only the span of the new rows is read.
+            first, last = named.select(pl.col(dataset.time).min(), pl.col(dataset.time).max().alias("last")).collect().row(0)
+            before = before.filter(pl.col(dataset.time).is_between(first, last))
+        known = int(distinct.join(before.unique(), on=columns, how="semi").select(pl.len()).collect().item())
     again = named.select(pl.len()).collect().item() - distinct.select(pl.len()).collect().item()
     return int(again) + known
 

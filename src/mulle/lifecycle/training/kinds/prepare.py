@@ -1,0 +1,93 @@
+"""What stands between the encoded matrix and an estimator that does not take it as it is; fitted inside each fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler, TargetEncoder
+
+from mulle.core.records.bundle import FeatureSpec
+
+__all__ = ["MANY", "as_it_is", "boosted", "filled", "scaled", "within"]
+
+MANY = 200
+"""A category of more values is told by its values' mean targets, not by a column or a code each."""
+
+_GAP = -2.0
+"""The code of a missing category: the encoding gives -1 to one never seen."""
+
+
+def as_it_is(specs: Sequence[FeatureSpec], task: str) -> list[tuple[str, Any]]:
+    """Leave the matrix alone."""
+    del specs, task
+    return []
+
+
+def boosted(specs: Sequence[FeatureSpec], task: str) -> list[tuple[str, Any]]:
+    """Give mean targets for long categories: for boosted trees, which know gaps and split short codes."""
+    if not _long(specs, task):
+        return []
+    return _columns(specs, task, "passthrough", "passthrough")
+
+
+def filled(specs: Sequence[FeatureSpec], task: str) -> list[tuple[str, Any]]:
+    """Fill gaps: for forests, which take none once compiled. Numbers get the median, categories a code of their own."""
+    return _columns(specs, task, SimpleImputer(strategy="median", keep_empty_features=True), _gaps())
+
+
+def scaled(specs: Sequence[FeatureSpec], task: str) -> list[tuple[str, Any]]:
+    """Fill and scale numbers, and give each category a column: for linear models."""
+    numbers = Pipeline([("fill", SimpleImputer(strategy="median", keep_empty_features=True)), ("scale", StandardScaler())])
+    return _columns(specs, task, numbers, _one_hot(), scale_means=True)
+
+
+def within(specs: Sequence[FeatureSpec], task: str) -> list[tuple[str, Any]]:
+    """As `scaled`, with numbers held within the range seen in training: for models of distance and density.
+
+    A value far outside would leave float32 once squared, and the compiled model would answer otherwise.
+    """
+    fill = SimpleImputer(strategy="median", keep_empty_features=True)
+    numbers = Pipeline([("fill", fill), ("hold", MinMaxScaler(clip=True)), ("scale", StandardScaler())])
+    return _columns(specs, task, numbers, _one_hot(), scale_means=True)
+
+
+def _long(specs: Sequence[FeatureSpec], task: str) -> list[int]:
+    # Of several classes each would need a column of means, which has no compiled form.
+    return [i for i, s in enumerate(specs) if len(s.categories) > MANY and task != "multiclass"]
+
+
+def _columns(
+    specs: Sequence[FeatureSpec], task: str, numbers: Any, categories: Any, *, scale_means: bool = False
+) -> list[tuple[str, Any]]:
+    terms = [i for i, s in enumerate(specs) if s.kind == "term"]
+    long = _long(specs, task)
+    codes = [i for i, s in enumerate(specs) if s.kind == "category" and i not in long]
+    others = [i for i, s in enumerate(specs) if s.kind not in ("category", "term")]
+    said_nothing = "passthrough" if numbers == "passthrough" else _constant(0.0)
+    parts = [("numbers", numbers, others), ("categories", categories, codes), ("terms", said_nothing, terms)]
+    parts.append(("means", _means(task, scale=scale_means), long))
+    return [("prepare", ColumnTransformer([part for part in parts if part[2]]))]
+
+
+def _constant(value: float) -> SimpleImputer:
+    return SimpleImputer(strategy="constant", fill_value=value, keep_empty_features=True)
+
+
+def _gaps() -> SimpleImputer:
+    return _constant(_GAP)
+
+
+def _one_hot() -> Pipeline:
+    return Pipeline([("fill", _gaps()), ("hot", OneHotEncoder(handle_unknown="ignore", dtype=np.float32))])
+
+
+def _means(task: str, *, scale: bool) -> Pipeline:
+    # The target's own rows never enter their mean: it is taken on other folds of the rows that are fitted on.
+    means = TargetEncoder(target_type="continuous" if task == "regression" else "binary", random_state=0)
+    steps: list[tuple[str, Any]] = [("fill", _gaps()), ("mean", means)]
+    return Pipeline([*steps, ("scale", StandardScaler())] if scale else steps)

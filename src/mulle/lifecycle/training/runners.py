@@ -1,0 +1,148 @@
+"""Where trials run: in this process one by one, or in workers of a compute, several at once and within limits."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mulle.core.errors import Deadline, MulleError, Unavailable
+from mulle.core.ports.compute import Compute
+from mulle.core.records.base import Json
+from mulle.lifecycle.training.folds import Rows, save_rows
+from mulle.lifecycle.training.trial import failed, run_trial
+
+__all__ = ["Bounds", "Here", "Left", "Runner", "Workers"]
+
+_TASK = "mulle.lifecycle.training.trial:answer_trial"
+
+Floats = npt.NDArray[np.float64]
+Bounds = Sequence[float | None] | None
+Left = Callable[[], float | None]
+"""Seconds that a trial which starts now may take; None without a limit, 0 or less when it is not to start."""
+
+
+class Runner(Protocol):
+    """Runs trials."""
+
+    @property
+    def ahead(self) -> int:
+        """How many trials are under way before the first must be told; fixed, so that a seed gives the same search."""
+        ...
+
+    def start(self, number: int, settings: Json, bounds: Bounds, left: Left) -> Callable[[], Json | None]:
+        """Start a trial; what is returned waits for it, and gives None when no time was left to start it."""
+        ...
+
+    def said(self, number: int) -> Floats | None:
+        """Give a done trial's answers to the validation rows."""
+        ...
+
+    def close(self) -> None:
+        """Let go of processes and files."""
+        ...
+
+
+class Here:
+    """Runs each trial at once in this process: no overhead, and no limit but time.
+
+    Parameters
+    ----------
+    rows : Rows
+    keep : bool
+        Keep the answers, for an ensemble or a calibration.
+    """
+
+    ahead = 1
+
+    def __init__(self, rows: Rows, *, keep: bool) -> None:
+        self._rows, self._keep = rows, keep
+        self._said: dict[int, npt.NDArray[np.float32]] = {}
+
+    def start(self, number: int, settings: Json, bounds: Bounds, left: Left) -> Callable[[], Json | None]:
+        """Run a trial."""
+        limit = left()
+        if limit is not None and limit <= 0:
+            return lambda: None
+        told, said = run_trial(self._rows, settings, bounds=bounds, limit=limit)
+        if self._keep and said is not None:
+            self._said[number] = said.astype(np.float32)
+        return lambda: told
+
+    def said(self, number: int) -> Floats | None:
+        """Give a done trial's answers to the validation rows."""
+        found = self._said.get(number)
+        return None if found is None else found.astype(np.float64)
+
+    def close(self) -> None:
+        """Forget the answers."""
+        self._said.clear()
+
+
+class Workers:
+    """Runs trials in processes that can be killed; the rows lie in files that all of them map.
+
+    Parameters
+    ----------
+    rows : Rows
+    compute : Compute
+        Closed with this.
+    parallel : int
+        Trials at once.
+    memory : int or None
+        Bytes that a trial's process may hold.
+    keep : bool
+        Keep the answers, for an ensemble or a calibration.
+    folder : Path or None
+        Where the files go; the system's temporary folder by default.
+    """
+
+    def __init__(
+        self, rows: Rows, compute: Compute, *, parallel: int, memory: int | None, keep: bool, folder: Path | None
+    ) -> None:
+        self._compute, self._memory, self._keep = compute, memory, keep
+        self._files = tempfile.TemporaryDirectory(prefix="search-", dir=folder)
+        self._folder = Path(self._files.name)
+        self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="trial")
+        # Twice as many as run: a long trial then holds up no worker, and TPE is told but a little later.
+        self.ahead = 1 if parallel == 1 else 2 * parallel
+        save_rows(rows, self._folder)
+
+    def start(self, number: int, settings: Json, bounds: Bounds, left: Left) -> Callable[[], Json | None]:
+        """Send a trial to the next free worker."""
+        return self._threads.submit(self._call, number, settings, bounds, left).result
+
+    def said(self, number: int) -> Floats | None:
+        """Give a done trial's answers to the validation rows."""
+        path = self._folder / f"said.{number}.npy"
+        return np.load(path) if path.exists() else None
+
+    def close(self) -> None:
+        """End the workers and remove the files."""
+        self._compute.close()
+        self._threads.shutdown()
+        self._files.cleanup()
+
+    def _call(self, number: int, settings: Json, bounds: Bounds, left: Left) -> Json | None:
+        limit = left()
+        if limit is not None and limit <= 0:
+            return None
+        arguments = {
+            "folder": str(self._folder), "number": number, "settings": settings,
+            "bounds": None if bounds is None else list(bounds), "keep": self._keep,
+        }  # fmt: skip
+        empty: Json = {"rungs": [], "seconds": 0.0}
+        try:
+            return self._compute.call(_TASK, arguments, timeout=limit, memory=self._memory)
+        except Deadline:
+            return {**empty, **failed("timeout", f"not done after {limit:g} s"), "seconds": round(limit or 0.0, 4)}
+        except Unavailable as error:
+            kind = "memory" if error.facts.get("killed") == "memory" else "crash"
+            return {**empty, **failed(kind, error.detail)}
+        except MulleError as error:
+            return {**empty, **failed("error", error.detail)}

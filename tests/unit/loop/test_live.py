@@ -1,0 +1,159 @@
+"""A look at the world by the live loop: what is published is fed at once, and one bad source keeps nothing waiting."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+
+from mulle.core.clock import ReplayClock, rfc3339
+from mulle.core.hashing import derived_id
+from mulle.core.records.base import Cause
+from mulle.core.records.run import RunEvent
+from mulle.loop.engine import Engine
+from mulle.loop.ingest import ingest_all
+from mulle.loop.live import Live
+from mulle.loop.online import deployed_features, specs_of
+from mulle.loop.operate import start_run
+from mulle.loop.parts import Parts
+
+WHY = (Cause(type="person", id="ada", why="asked"),)
+PROJECT = """
+broken = ml.Dataset("broken", ml.Files("broken/*.csv"), key="id", schema={"n": "Int64"})
+planes = ml.Dataset("planes", ml.Files("planes/*.csv"), key="tail")
+weather = ml.Dataset("weather", ml.Files("weather/*.csv"), key="origin", time="seen")
+flights = ml.Dataset("flights", ml.Files("flights/*.csv"), key="id", time="at", outcome="y")
+
+@ml.features(
+    flights, plane=ml.lookup(planes, on="tail"), weather=ml.asof(weather, on="origin", within="2d"),
+    past=ml.history(weather, on="origin", window="1h", every="1s", n=pl.len()),
+)
+def found(rows):
+    return rows.select("plane.year", "weather.wind", "past.n")
+
+model = ml.Model("m", features=found, target="y", task="regression")
+"""
+
+
+class Queue:
+    """Where the loop leaves runs; nobody takes them up."""
+
+    def __init__(self) -> None:
+        self.runs: list[str] = []
+
+    def submit(self, run: str) -> None:
+        self.runs.append(run)
+
+
+def write(parts: Parts, file: str, text: str) -> None:
+    path = parts.settings.project / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+def asked(parts: Parts) -> dict[str, Any]:
+    """What the store gives a request of now, by join."""
+    (features,) = deployed_features(parts)
+    now = int(parts.clock.now().timestamp() * 1e6)
+    found = {}
+    for spec in specs_of(parts, features):
+        answer = parts.online.get([(spec.table, "N1" if spec.name == "plane" else "A", now)])[0]
+        found[spec.name] = None if answer is None or (spec.every_us and answer[0] != now // 1_000_000 * 1_000_000) else answer[1]
+    return found
+
+
+@pytest.fixture
+def parts(opened: Callable[[str], Parts]) -> Parts:
+    parts = opened(PROJECT)
+    now = parts.clock.now()
+    write(parts, "broken/a.csv", "id,n\nx,1\n")
+    write(parts, "planes/a.csv", "tail,year\nN1,1999\n")
+    write(parts, "weather/a.csv", f"origin,seen,wind\nA,{rfc3339(now - timedelta(minutes=9))},1.5\n")
+    write(parts, "flights/a.csv", f"id,origin,tail,at,y\nx,A,N1,{rfc3339(now)},1.0\n")
+    ingest_all(parts, causes=WHY)
+    return parts
+
+
+def look(parts: Parts) -> None:
+    Live(parts, cast(Engine, Queue())).once()
+
+
+def test_what_a_look_publishes_a_request_after_it_finds(parts: Parts) -> None:
+    look(parts)
+    before = asked(parts)
+    assert (before["weather"]["wind"], before["past"]) == (1.5, {"n": 1})
+    write(parts, "weather/b.csv", f"origin,seen,wind\nA,{rfc3339(parts.clock.now())},2.5\n")
+    write(parts, "planes/b.csv", "tail,year\nN1,2013\n")
+    look(parts)
+    after = asked(parts)
+    assert (after["plane"]["year"], after["weather"]["wind"]) == (2013, 2.5)
+
+
+def test_histories_stand_in_the_store_before_their_ticks_are_asked_for(parts: Parts) -> None:
+    look(parts)
+    (features,) = deployed_features(parts)
+    table = specs_of(parts, features)[2].table
+    mark = parts.online.marked(table)
+    assert mark is not None
+    assert mark.until > parts.clock.now() + timedelta(seconds=10)
+    ahead = int(mark.until.timestamp()) * 1_000_000
+    assert parts.online.get([(table, "A", ahead)]) == [(ahead, {"n": 1})]
+    # A row that comes before the tick does is in it, although the store held the tick's entry already.
+    write(parts, "weather/b.csv", f"origin,seen,wind\nA,{rfc3339(parts.clock.now())},2.5\n")
+    look(parts)
+    assert parts.online.get([(table, "A", ahead)]) == [(ahead, {"n": 2})]
+
+
+def test_a_source_that_fails_keeps_no_other_waiting(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+    write(parts, "broken/b.csv", 'id,n\n"x,')
+    write(parts, "weather/b.csv", f"origin,seen,wind\nA,{rfc3339(parts.clock.now())},2.5\n")
+    with caplog.at_level(logging.ERROR, "mulle.loop"):
+        look(parts)
+    assert "dataset broken: " in caplog.text
+    assert asked(parts)["weather"]["wind"] == 2.5
+    version = parts.metadata.datasets.get("broken")
+    assert version is not None
+    assert version.version == 1
+
+
+def test_a_run_holds_its_datasets_until_it_has_published_and_not_while_it_trains(parts: Parts) -> None:
+    run = start_run(parts, "m", causes=WHY)
+
+    def told(kind: str, name: str, state: str = "") -> None:
+        now = parts.clock.now()
+        identifier = derived_id(now, run.id, kind, name, state)
+        parts.metadata.runs.add_event(
+            RunEvent(id=identifier, run=run.id, at=now, kind=kind, name=name, state=state, seconds=0.0, detail={})
+        )
+
+    def version_after(name: str) -> int:
+        write(parts, f"weather/{name}.csv", f"origin,seen,wind\nA,{rfc3339(parts.clock.now())},2.5\n")
+        look(parts)
+        found = parts.metadata.datasets.get("weather")
+        assert found is not None
+        return found.version
+
+    assert version_after("queued") == 2
+    told("state", "running")
+    told("stage", "ingest", "started")
+    assert version_after("ingest") == 2
+    told("stage", "publish", "done")
+    told("stage", "search", "started")
+    assert version_after("search") == 3
+
+
+def test_every_hour_the_small_files_of_the_lake_are_put_together(parts: Parts) -> None:
+    clock = ReplayClock(parts.clock.now())
+    live = Live(replace(parts, clock=clock), cast(Engine, Queue()))
+    for number in range(3):
+        write(parts, f"planes/{number}.csv", f"tail,year\nX{number},2013\n")
+        live.once()
+    clock.advance(clock.now() + timedelta(hours=2))
+    write(parts, "planes/late.csv", "tail,year\nX9,2013\n")
+    live.once()
+    assert parts.lake.compact("data/planes") == 0
+    assert parts.lake.scan("data/planes").collect().height == 5
