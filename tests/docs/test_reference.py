@@ -83,7 +83,7 @@ def test_every_error_is_told_with_its_status_and_exit_code(name: str) -> None:
             candidates,
             [
                 *("dummy", "linear", "ridge", "lasso", "elastic_net", "logistic", "lightgbm", "hist_gradient_boosting"),
-                *("random_forest", "extra_trees", "knn", "naive_bayes", "svm"),
+                *("random_forest", "extra_trees", "knn", "naive_bayes", "svm", "xgboost", "catboost", "custom", "onnx"),
             ],
         ),
         (operate, ["psi", "null_rate", "canary", "immediate"]),

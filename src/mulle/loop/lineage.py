@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
 from mulle.core.clock import EPOCH, instant, rfc3339
 from mulle.core.errors import MulleError, NotFound
@@ -19,8 +17,8 @@ from mulle.core.records.deployment import current
 from mulle.core.records.model import ModelVersion
 from mulle.core.records.prediction import LABELS, PREDICTIONS
 from mulle.core.records.window import Window
-from mulle.kernel.dtypes import dtype_of
 from mulle.kernel.project import load_features
+from mulle.kernel.reads import columns_read
 from mulle.loop.parts import Parts
 from mulle.loop.views import alert_view, deployment_view, run_view, version_view, window_view
 
@@ -124,26 +122,13 @@ def _contract(version: ModelVersion | None) -> Contract | None:
 
 
 def _columns(contract: Contract, version: ModelVersion) -> dict[str, list[str]]:
-    """Which raw and joined columns each feature reads, as Polars' own projection pushdown sees it."""
     schema: dict[str, str] = {f.name: f.dtype for f in contract.inputs}
     schema |= {f"{join.name}.{column}": dtype for join in contract.joins for column, dtype in join.columns.items()}
-    asked: list[str] = []
-
-    def source(with_columns: list[str] | None, *_: object) -> Iterator[pl.DataFrame]:
-        asked.extend(with_columns if with_columns is not None else schema)
-        yield pl.DataFrame(schema=types).select(with_columns or pl.all())
-
-    types = {name: dtype_of(text) for name, text in schema.items()}
-    found = {}
     try:
         features = load_features(Path(version.address) / "transform", contract.transform["function"])
-        for name in version.features:
-            asked.clear()
-            features(register_io_source(source, schema=types)).select(name).collect()
-            found[name] = list(dict.fromkeys(asked))
-    except (MulleError, pl.exceptions.PolarsError):
+    except MulleError:
         return {}
-    return found
+    return columns_read(features, schema, version.features)
 
 
 def _route(parts: Parts, prediction: Json) -> Json:

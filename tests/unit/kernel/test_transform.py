@@ -291,6 +291,51 @@ def test_a_function_that_changes_which_rows_there_are_is_refused(name: str) -> N
     assert "ml.history" in caught.value.next
 
 
+NO_VALUES = {
+    "Float64": lambda c: c.fill_null(c.mean()),
+    "Int32": lambda c: c.rank(),
+    "Decimal(38, 10)": lambda c: (c - c.mean()).cast(pl.Float64),
+    "Boolean": lambda c: c.any(),
+    "String": lambda c: c.shift(),
+    "Categorical": lambda c: c.cast(pl.String).first(),
+    "Datetime": lambda c: (c - c.min()).dt.total_seconds(),
+    "Datetime(ms, Asia/Tokyo)": lambda c: (c - c.min()).dt.total_seconds(),
+    "Date": lambda c: c.dt.epoch("d").cum_sum(),
+    "Duration": lambda c: c.dt.total_seconds().max(),
+}
+TYPES: dict[str, pl.DataType] = {
+    "Float64": pl.Float64(), "Int32": pl.Int32(), "Decimal(38, 10)": pl.Decimal(38, 10), "Boolean": pl.Boolean(),
+    "String": pl.String(), "Categorical": pl.Categorical(), "Datetime": pl.Datetime("us", "UTC"),
+    "Datetime(ms, Asia/Tokyo)": pl.Datetime("ms", "Asia/Tokyo"), "Date": pl.Date(), "Duration": pl.Duration("us"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_VALUES)
+def test_a_column_without_values_hides_no_look_at_other_rows(name: str) -> None:
+    # Such as a history before the first row of its table is known.
+    rows = pl.DataFrame({"id": range(20), "h.m": pl.Series([None] * 20, dtype=TYPES[name])})
+    with pytest.raises(TransformError, match="feature 'f' of .* changes when the rows are"):
+        prove_row_wise(lambda r: r.select("id", f=NO_VALUES[name](pl.col("h.m"))), rows)
+    prove_row_wise(lambda r: r.select("id", f="h.m", n=pl.col("h.m").is_null()), rows)
+
+
+def test_a_column_of_one_value_hides_no_look_at_other_rows() -> None:
+    rows = pl.DataFrame({"id": range(20), "x": [3.0] * 20})
+    with pytest.raises(TransformError, match="feature 'x'"):
+        prove_row_wise(lambda r: r.select(pl.col("x") - pl.col("x").mean()), rows)
+
+
+def test_a_filter_that_a_column_without_values_passes_is_refused() -> None:
+    rows = pl.DataFrame({"id": range(20), "x": pl.Series([None] * 20, dtype=pl.Int64)})
+    with pytest.raises(TransformError, match="made 4 rows of 20"):
+        prove_row_wise(lambda r: r.filter(pl.col("id").is_null() | pl.col("x").fill_null(0).lt(1)).select("id"), rows)
+
+
+def test_a_function_that_takes_no_made_up_values_is_proven_without_them() -> None:
+    rows = pl.DataFrame({"id": range(20), "carrier": ["AA"] * 20})
+    prove_row_wise(lambda r: r.select("id", c=pl.col("carrier").replace_strict({"AA": 1})), rows.with_columns(carrier=pl.lit("AA")))
+
+
 def test_a_failing_function_is_named_with_its_cause() -> None:
     def broken(rows: pl.LazyFrame) -> pl.LazyFrame:
         return rows.select("nowhere")

@@ -69,7 +69,8 @@ class HttpReader:
         UsageError
             When the environment lacks a name that the declaration asks for.
         """
-        spool, late = Spool(self._name), Spool(self._name)
+        budget = Budget()
+        spool, late = Spool(self._name, budget), Spool(self._name, budget)
         cursor = None if self._source.cursor is None else _Cursor(self._name, self._source.cursor, positions.get("cursor"))
         client = Client(self._source, self._name, backoff=self._backoff)
         try:
@@ -94,7 +95,8 @@ class HttpReader:
         if cursor is None:
             return Batch(pieces=pieces(given), positions={}, origin=self._name, repeats=pl.lit(True))
         reached = {"cursor": cursor.highest, "behind": cursor.behind}
-        return Batch(pieces=pieces(given), positions=reached, origin=self._name, repeats=cursor.repeats() if late.rows else None)
+        repeats = cursor.repeats() if late.rows else None
+        return Batch(pieces=pieces(given), positions=reached, origin=self._name, repeats=repeats)
 
     def _frames(self, client: Client, last: object) -> Iterator[pl.DataFrame]:
         source, numbered = self._source, self._source.page is not None and self._source.next is None
@@ -233,12 +235,12 @@ class _Cursor:
 def _reach(values: pl.Series, last: object) -> pl.Series:
     """Tell which values are not below one, whether a time is kept as a time or as text."""
     bound, keys = _comparable(pl.Series([last])), _comparable(values)
-    if keys.dtype.is_temporal() and bound.dtype.is_temporal():
-        keys = keys.cast(pl.Datetime("us")) if isinstance(keys.dtype, pl.Date) else keys
-        keys = keys.dt.replace_time_zone("UTC") if keys.dtype.time_zone is None else keys  # type: ignore[attr-defined]
-    elif keys.dtype.is_numeric() != bound.dtype.is_numeric() or keys.dtype.is_temporal() != bound.dtype.is_temporal():
+    if keys.dtype == pl.Date and bound.dtype.is_temporal():
+        keys = keys.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    if keys.dtype.is_numeric() != bound.dtype.is_numeric() or keys.dtype.is_temporal() != bound.dtype.is_temporal():
         return pl.repeat(True, values.len(), eager=True)  # not comparable: any may be among them
-    return (keys >= bound[0]).fill_null(False)
+    found: pl.Series = keys >= bound[0]
+    return found.fill_null(False)
 
 
 def _with(url: str, query: dict[Any, Any]) -> str:

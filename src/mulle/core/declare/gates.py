@@ -110,7 +110,7 @@ class P99:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """In batches the runtime answers at least so many rows a second, on one thread."""
+    """In batches the runtime answers at least so many rows a second, the model on one thread."""
 
     least: float
 
@@ -296,7 +296,7 @@ def p99(bound: str | timedelta) -> P99:
 
 
 def throughput(at_least: float) -> Throughput:
-    """Want so many rows a second in batches, on one thread.
+    """Want so many rows a second in batches, the model on one thread.
 
     Examples
     --------

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mulle.core.declare.names import plain_name
 from mulle.core.errors import DeclarationError
 
 __all__ = ["OPTIONAL", "Metric", "metric"]
@@ -65,7 +66,7 @@ def metric(function: Callable[..., object], *, name: str | None = None, lower_is
     called = name or getattr(function, "__name__", "")
     if not called or called == "<lambda>":
         raise DeclarationError("a metric without a name", next='write ml.metric(..., name="cost", lower_is_better=True)')
-    return Metric(called, function, lower_is_better, _taken(function, called))
+    return Metric(plain_name(called, "metric"), function, lower_is_better, _taken(function, called))
 
 
 def _taken(function: Callable[..., object], called: str) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ class Search:
     memory : str, optional
         At most so much for one trial's process, such as ``"2GB"``.
     prune : bool
-        Try on a ninth and a third of the rows first, and stop what is worse there than half of the others.
+        Try on a ninth and a third of the rows first, and stop what is not among the best third there.
 
     Raises
     ------

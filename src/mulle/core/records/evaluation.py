@@ -107,7 +107,7 @@ class Failures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What a model costs to serve, inside the runtime and on one thread; None is not measured.
+    """What a model costs to serve, inside the runtime, the model on one thread; None is not measured.
 
     Attributes
     ----------

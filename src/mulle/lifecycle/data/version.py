@@ -14,6 +14,7 @@ from mulle.kernel.bookkeeping import BATCH, INGESTED, LIVE, VERSION
 
 __all__ = ["BATCH", "INGESTED", "LIVE", "VERSION", "current", "read_version", "table_name"]
 
+
 def table_name(dataset: str) -> str:
     """Give the lake's table of a dataset.
 

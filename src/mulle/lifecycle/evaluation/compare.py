@@ -9,6 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from mulle.core.declare.metric import Metric
+from mulle.core.errors import DataError
 from mulle.kernel.answered import Answers, answered, row_log_loss
 from mulle.kernel.metrics import measure_weighted
 from mulle.lifecycle.evaluation.bootstrap import DRAWN_ROWS, draws
@@ -168,5 +169,8 @@ def _own(metric: Metric, champion: Answers, challenger: Answers, rows: pl.DataFr
         return float("inf")
     dice = np.random.default_rng(seed)
     chosen = [dice.integers(0, n, n) for _ in range(REPEATS)]
-    differences = [call_metric(metric, challenger, rows, at) - call_metric(metric, champion, rows, at) for at in chosen]
+    try:
+        differences = [call_metric(metric, challenger, rows, at) - call_metric(metric, champion, rows, at) for at in chosen]
+    except DataError:
+        return float("inf")
     return float(np.std(differences, ddof=1))

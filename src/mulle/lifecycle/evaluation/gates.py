@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mulle.core.declare.gates import (
@@ -72,11 +73,15 @@ def judge(gates: Sequence[Gate], evidence: Evidence, *, replay: bool = False) ->
     >>> judge([at_most("mae", 12)], Evidence(metrics={"mae": 7.914}, rows=100))[0].reason
     'mae 7.914 <= 12 on 100 rows'
     """
-    found = []
+    found: dict[str, GateResult] = {}
     for gate in gates:
         result = _RULES[type(gate)](gate, evidence)
-        found.append(service.recorded(result) if replay and isinstance(gate, _ON_THE_WALL_CLOCK) else result)
-    return tuple(found)
+        result = service.recorded(result) if replay and isinstance(gate, _ON_THE_WALL_CLOCK) else result
+        # A run keeps one verdict by a name: two gates that differ only in what their names leave out are told apart.
+        same = sum(r.gate.split(" #")[0] == result.gate for r in found.values())
+        result = replace(result, gate=f"{result.gate} #{same + 1}") if same else result
+        found[result.gate] = result
+    return tuple(found.values())
 
 
 def accepted(results: Sequence[GateResult]) -> bool:

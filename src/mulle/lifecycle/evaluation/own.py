@@ -67,7 +67,7 @@ def call_metric(metric: Metric, answers: Answers, rows: pl.DataFrame | None, at:
     Raises
     ------
     DataError
-        When the function fails, or gives what is no number.
+        When the function fails, or gives what is no finite number.
     """
     part = answers if at is None else answers.take(at)
     more = {
@@ -78,11 +78,14 @@ def call_metric(metric: Metric, answers: Answers, rows: pl.DataFrame | None, at:
     try:
         # A column of the contract's floats may be read by a function that writes into it: it gets its own.
         given = metric.function(np.array(part.truth), np.array(part.values), **{name: more[name] for name in metric.takes})
-        return float(cast(SupportsFloat, given))
+        value = float(cast(SupportsFloat, given))
     except Exception as error:
         raise DataError(
             f"metric {metric.name} failed: {type(error).__name__}: {error}", next="mend the function; it must give one number"
         ) from error
+    if not np.isfinite(value):
+        raise DataError(f"metric {metric.name} gave {value}", next="mend the function; it must give a finite number")
+    return value
 
 
 def own_interval(
@@ -93,17 +96,16 @@ def own_interval(
     Returns
     -------
     dict
-        By name; empty of a single row, or when a draw gave no finite number.
-
-    Raises
-    ------
-    DataError
-        As `call_metric`.
+        By name; empty of a single row, or when the function fails on a draw.
     """
     n = len(answers.truth)
     if n < 2:
         return {}
     dice = np.random.default_rng(seed)
-    drawn = [call_metric(metric, answers, rows, dice.integers(0, n, n)) for _ in range(REPEATS)]
+    try:
+        drawn = [call_metric(metric, answers, rows, dice.integers(0, n, n)) for _ in range(REPEATS)]
+    except DataError:
+        # A metric may be defined for all rows and not for every part of them: it has a value, and nobody knows how sure.
+        return {}
     away = _NORMAL_95 * float(np.std(drawn, ddof=1))
-    return {metric.name: (value - away, value + away)} if np.isfinite(away) and np.isfinite(value) else {}
+    return {metric.name: (value - away, value + away)}

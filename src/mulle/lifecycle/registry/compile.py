@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ from mulle.kernel.bundle import INPUT, OUTPUT
 from mulle.kernel.fitted import Estimator, answers
 from mulle.kernel.graph import open_graph
 from mulle.lifecycle.registry.ensemble import compile_blend
-from mulle.lifecycle.registry.trees import compile_hist, compile_lightgbm
+from mulle.lifecycle.registry.trees import compile_catboost, compile_hist, compile_lightgbm, compile_xgboost
 
 __all__ = ["compile_model"]
 
@@ -102,7 +105,21 @@ def _compiled(fitted: Estimator, model: Any, width: int, task: str) -> onnx.Mode
         return _after_preparation(fitted, compile_lightgbm(model.booster_, model.n_features_in_), width)
     if isinstance(model, (HistGradientBoostingRegressor, HistGradientBoostingClassifier)):
         return _after_preparation(fitted, compile_hist(model, model.n_features_in_), width)
+    boosted = getattr(model, "model_", model)
+    if hasattr(boosted, "get_booster"):
+        return _after_preparation(fitted, compile_xgboost(boosted.get_booster(), boosted.n_features_in_), width)
+    if hasattr(boosted, "get_borders"):
+        return _after_preparation(fitted, _catboost(boosted, task), width)
     return _convert(fitted, width, task)
+
+
+def _catboost(model: Any, task: str) -> onnx.ModelProto | None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.json"
+        model.save_model(str(file), format="json")
+        dumped = json.loads(file.read_text())
+    kind = {"regression": "identity", "binary": "sigmoid"}.get(task, "softmax")
+    return compile_catboost(dumped, model.n_features_in_, kind)
 
 
 def _adopted(graph: bytes, output: str, columns: int) -> onnx.ModelProto:

@@ -6,7 +6,8 @@ go the other way. Here a threshold is rounded down, so that ``x <= threshold`` i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from onnx import TensorProto, helper
 
 from mulle.kernel.bundle import INPUT, OUTPUT
 
-__all__ = ["compile_hist", "compile_lightgbm"]
+__all__ = ["compile_catboost", "compile_hist", "compile_lightgbm", "compile_xgboost"]
 
 _IDENTITY = {"regression", "regression_l1", "huber", "fair", "quantile", "mape"}
 _EXPONENTIAL = {"poisson", "gamma", "tweedie"}
@@ -23,6 +24,12 @@ _HIST_LINKS = {
     **dict.fromkeys(("squared_error", "absolute_error", "quantile"), "identity"),
     **dict.fromkeys(("poisson", "gamma"), "exp"),
     "log_loss": "sigmoid",
+}
+_XGBOOST_LINKS = {
+    **dict.fromkeys(("reg:squarederror", "reg:absoluteerror", "reg:quantileerror", "reg:pseudohubererror"), "identity"),
+    **dict.fromkeys(("reg:gamma", "reg:tweedie", "count:poisson"), "exp"),
+    **dict.fromkeys(("binary:logistic", "reg:logistic"), "sigmoid"),
+    "multi:softprob": "softmax",
 }
 
 
@@ -80,6 +87,71 @@ def compile_hist(model: Any, width: int) -> onnx.ModelProto | None:
     return _model(nodes, "softmax" if kind == "sigmoid" and outputs > 1 else kind, width, outputs, base)
 
 
+def compile_xgboost(booster: Any, width: int) -> onnx.ModelProto | None:
+    """Compile a fitted XGBoost model, whose splits are ``x < threshold`` with thresholds in float32.
+
+    Parameters
+    ----------
+    booster : xgboost.Booster
+    width : int
+        Columns of the input.
+
+    Returns
+    -------
+    onnx.ModelProto or None
+        None for other boosters than trees, categorical splits and other objectives.
+    """
+    learner = json.loads(bytes(booster.save_raw("json")))["learner"]
+    kind, forest = _XGBOOST_LINKS.get(learner["objective"]["name"]), learner["gradient_booster"]
+    if kind is None or forest["name"] != "gbtree":
+        return None
+    told = learner["learner_model_param"]
+    outputs = max(1, int(told["num_class"]))
+    nodes = _Nodes()
+    for number, (tree, output) in enumerate(zip(forest["model"]["trees"], forest["model"]["tree_info"], strict=True)):
+        if tree.get("categories"):
+            return None
+        nodes.add_lists(number, int(output), tree)
+    base = np.array([float(v) for v in str(told["base_score"]).strip("[]").split(",")])
+    if kind == "sigmoid":
+        base = np.log(base / (1 - base))
+    elif kind == "exp":
+        base = np.log(base)
+    return _model(nodes, kind, width, outputs, np.broadcast_to(base, outputs).tolist())
+
+
+def compile_catboost(dumped: Any, width: int, kind: str) -> onnx.ModelProto | None:
+    """Compile a CatBoost model, whose trees ask the same question on each level: is ``x > border``.
+
+    Parameters
+    ----------
+    dumped : dict
+        The model in CatBoost's JSON format.
+    width : int
+        Columns of the input.
+    kind : str
+        ``identity``, ``sigmoid`` or ``softmax``.
+
+    Returns
+    -------
+    onnx.ModelProto or None
+        None when it has other splits than of numbers.
+    """
+    scale, bias = dumped["scale_and_bias"]
+    features = dumped["features_info"].get("float_features", [])
+    gaps = {f["feature_index"]: f["nan_value_treatment"] == "AsTrue" for f in features}
+    columns = {f["feature_index"]: f["flat_feature_index"] for f in features}
+    outputs = len(bias)
+    nodes = _Nodes()
+    for number, tree in enumerate(dumped["oblivious_trees"]):
+        splits = tree.get("splits") or []
+        if any(s["split_type"] != "FloatFeature" for s in splits):
+            return None
+        asked = [(columns[s["float_feature_index"]], floor32(s["border"]), int(gaps[s["float_feature_index"]])) for s in splits]
+        nodes.add_levels(number, asked, np.reshape(tree["leaf_values"], (-1, outputs)) * scale)
+    return _model(nodes, kind, width, outputs, bias)
+
+
 def _link(objective: list[str]) -> str | None:
     name, options = objective[0], objective[1:]
     if name in _IDENTITY and "sqrt" not in options:
@@ -129,8 +201,35 @@ class _Nodes:
             after = int(row["left"]), int(row["right"])
             self._add(tree, number, int(row["feature_idx"]), threshold, "BRANCH_LEQ", *after, gap)
 
+    def add_lists(self, tree: int, output: int, lists: Mapping[str, Sequence[Any]]) -> None:
+        """Add a tree that is parallel lists of nodes, as XGBoost keeps it."""
+        after = zip(lists["left_children"], lists["right_children"], strict=True)
+        for number, (left, right) in enumerate(after):
+            value = float(lists["split_conditions"][number])
+            if left < 0:
+                self._add_leaf(tree, output, number, value)
+                continue
+            feature, gap = int(lists["split_indices"][number]), int(bool(lists["default_left"][number]))
+            self._add(tree, number, feature, value, "BRANCH_LT", int(left), int(right), gap)
+
+    def add_levels(self, tree: int, asked: Sequence[tuple[int, float, int]], leaves: Any) -> None:
+        """Add a tree with one question a level; answer yes on level i sets bit i of the leaf's number."""
+        inner = 2 ** len(asked) - 1
+        for number in range(inner):
+            feature, border, gap = asked[(number + 1).bit_length() - 1]
+            self._add(tree, number, feature, border, "BRANCH_GT", 2 * number + 2, 2 * number + 1, gap)
+        for leaf in range(inner + 1):
+            # The way to a leaf, read from the root, is its number's bits from the last to the first.
+            place = int(format(leaf, f"0{len(asked)}b")[::-1], 2) if asked else 0
+            self._add(tree, inner + leaf, 0, 0.0, "LEAF", 0, 0, 0)
+            for output, value in enumerate(leaves[place]):
+                self._add_weight(tree, inner + leaf, output, float(value))
+
     def _add_leaf(self, tree: int, output: int, number: int, value: float) -> None:
         self._add(tree, number, 0, 0.0, "LEAF", 0, 0, 0)
+        self._add_weight(tree, number, output, value)
+
+    def _add_weight(self, tree: int, number: int, output: int, value: float) -> None:
         for name, item in zip(self.leaf, (tree, number, output, value), strict=True):
             self.leaf[name].append(item)
 
@@ -151,7 +250,7 @@ def floor32(value: float) -> float:
 
 
 def _model(nodes: _Nodes, kind: str, width: int, outputs: int, base: Sequence[float] = ()) -> onnx.ModelProto:
-    start = {"base_values": list(base)} if base else {}
+    start = {"base_values": [float(b) for b in base]} if base else {}
     raw = OUTPUT if kind == "identity" else "raw"
     graph = [
         helper.make_node(

@@ -12,6 +12,7 @@ from mulle.core.declare.ranges import Floats, Ints, Range
 from mulle.core.errors import DeclarationError, TrialError
 from mulle.core.records.base import Json
 from mulle.core.records.bundle import FeatureSpec
+from mulle.lifecycle.training.kinds.extras import EXTRAS
 from mulle.lifecycle.training.kinds.kind import Kind
 from mulle.lifecycle.training.kinds.linear import LINEAR
 from mulle.lifecycle.training.kinds.near import NEAR
@@ -20,7 +21,7 @@ from mulle.lifecycle.training.kinds.trees import TREE_ROWS, TREES
 
 __all__ = ["TREE_ROWS", "SampledTrial", "build", "defaults", "space"]
 
-_KINDS: dict[str, Kind] = {**LINEAR, **TREES, **NEAR}
+_KINDS: dict[str, Kind] = {**LINEAR, **TREES, **NEAR, **EXTRAS}
 
 _OWN = {"custom": CUSTOM, "onnx": ONNX}
 

@@ -100,12 +100,23 @@ class Workers:
         Keep the answers, for an ensemble or a calibration.
     folder : Path or None
         Where the files go; the system's temporary folder by default.
+    project : Path or None
+        The code snapshot that workers load, where candidates are the project's own.
     """
 
     def __init__(
-        self, rows: Rows, compute: Compute, *, parallel: int, memory: int | None, keep: bool, folder: Path | None
+        self,
+        rows: Rows,
+        compute: Compute,
+        *,
+        parallel: int,
+        memory: int | None = None,
+        keep: bool = False,
+        folder: Path | None = None,
+        project: Path | None = None,
     ) -> None:
         self._compute, self._memory, self._keep = compute, memory, keep
+        self._project = None if project is None else str(project)
         self._files = tempfile.TemporaryDirectory(prefix="search-", dir=folder)
         self._folder = Path(self._files.name)
         self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="trial")
@@ -133,9 +144,13 @@ class Workers:
         if limit is not None and limit <= 0:
             return None
         arguments = {
-            "folder": str(self._folder), "number": number, "settings": settings,
-            "bounds": None if bounds is None else list(bounds), "keep": self._keep,
-        }  # fmt: skip
+            "folder": str(self._folder),
+            "number": number,
+            "settings": settings,
+            "bounds": None if bounds is None else list(bounds),
+            "keep": self._keep,
+            "project": self._project,
+        }
         empty: Json = {"rungs": [], "seconds": 0.0}
         try:
             return self._compute.call(_TASK, arguments, timeout=limit, memory=self._memory)

@@ -67,6 +67,8 @@ class Plan:
         Makes a compute of so many processes; without it trials run in this process, and only time is limited.
     folder : Path or None
         Where workers' files go.
+    project : Path or None
+        The code snapshot, for candidates that are the project's own.
     """
 
     validation: Validation | None = None
@@ -80,6 +82,7 @@ class Plan:
     calibrate: bool = False
     workers: Callable[[int], Compute] | None = None
     folder: Path | None = None
+    project: Path | None = None
 
     @property
     def apart(self) -> bool:
@@ -167,7 +170,7 @@ def search(
     declared = {c.kind: c for c in candidates} or {"dummy": Candidate(kind="dummy")}
     keep = plan.ensemble > 1 or plan.calibrate
     baseline = {"candidate": "dummy", "params": dict(declared.get("dummy", Candidate(kind="dummy")).params)}
-    runner = _runner(rows, plan, keep)
+    runner = _runner(rows, plan, candidates, keep)
     try:
         here = Here(rows, keep=keep)
         done = [_recorded(0, baseline, here.start(0, baseline, None, lambda: None)() or {})]
@@ -196,11 +199,20 @@ def _prepared(
     return prepare_rows(matrix, target, order, splits, task=task, specs=specs, windows=plan.windows, seed=seed, most=SEARCH_ROWS)
 
 
-def _runner(rows: Rows, plan: Plan, keep: bool) -> Runner:
+def _runner(rows: Rows, plan: Plan, candidates: Sequence[Candidate], keep: bool) -> Runner:
     if plan.workers is None or not plan.apart:
         return Here(rows, keep=keep)
+    own = any(":" in c.kind for c in candidates)
     compute = plan.workers(plan.parallel)
-    return Workers(rows, compute, parallel=plan.parallel, memory=plan.memory, keep=keep, folder=plan.folder)
+    return Workers(
+        rows,
+        compute,
+        parallel=plan.parallel,
+        memory=plan.memory,
+        keep=keep,
+        folder=plan.folder,
+        project=plan.project if own else None,
+    )
 
 
 class _Clock:
@@ -261,11 +273,11 @@ def _asked(trial: optuna.Trial, candidates: Sequence[Candidate], rows: Rows, win
 
 
 def _bounds(done: Sequence[Json], prune: bool) -> Bounds:
-    """Give, for each small budget, the median of the scores seen there (Golovin et al. 2017, Google Vizier, section 3.2)."""
+    """Give, for each small budget, what the best third seen there reaches (Li et al. 2020, asynchronous halving, eta = 3)."""
     if not prune:
         return None
     seen = [sorted(t["rungs"][i] for t in done if len(t["rungs"]) > i and t["rungs"][i] is not None) for i in range(len(BUDGETS))]
-    return [scores[len(scores) // 2] if len(scores) >= _LEAST_RIVALS else None for scores in seen]
+    return [scores[len(scores) // 3] if len(scores) >= _LEAST_RIVALS else None for scores in seen]
 
 
 def _tell(study: optuna.Study, trial: optuna.Trial, told: Json) -> None:
@@ -299,14 +311,42 @@ def _first(candidates: Sequence[Candidate], warm: Sequence[Mapping[str, Any]], r
     ]
     queue: list[Json] = []
     for candidate, params, window in [*known, *fresh]:
-        start = {**defaults(candidate, rows.task, rows.size), **params}
-        first = {"candidate": candidate.kind}
-        first |= {f"{candidate.kind}.{name}": value for name, value in start.items() if name not in candidate.params}
+        start = _Given(candidate.kind, params, defaults(candidate, rows.task, rows.size))
+        space(candidate, start, rows.task, rows.size)
+        first = {"candidate": candidate.kind, **start.taken}
         if len(windows) > 1:
             first["train_on"] = window if window in windows else windows[0]
         if first not in queue:  # an earlier winner is often a candidate as it comes
             queue.append(first)
     return queue
+
+
+class _Given:
+    """A trial that suggests given parameters, moved into today's ranges: yesterday's may have been others."""
+
+    def __init__(self, kind: str, given: Mapping[str, Any], start: Mapping[str, Any]) -> None:
+        self._values = {f"{kind}.{name}": value for name, value in {**start, **given}.items()}
+        self._start = {f"{kind}.{name}": value for name, value in start.items()}
+        self.taken: Json = {}
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Take the given number."""
+        del log
+        value = self._values[name]
+        number = float(value if isinstance(value, (int, float)) else self._start[name])
+        self.taken[name] = min(max(number, low), high)
+        return float(self.taken[name])
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        """Take the given whole number."""
+        self.taken[name] = round(self.suggest_float(name, low, high, log=log))
+        return int(self.taken[name])
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Take the given choice, or the usual one when it is gone."""
+        value = self._values[name]
+        self.taken[name] = value if value in choices else self._start[name]
+        return self.taken[name]
 
 
 def _recorded(number: int, settings: Json, told: Json) -> Json:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 
@@ -18,6 +19,7 @@ from mulle.core.errors import TrialError
 from mulle.core.records.base import Json
 from mulle.kernel.fitted import answers, classes_of
 from mulle.kernel.metrics import measure
+from mulle.kernel.project import load_project
 from mulle.lifecycle.training.fit import fit
 from mulle.lifecycle.training.folds import Fold, Rows, open_rows
 
@@ -89,7 +91,9 @@ def failed(kind: str, reason: str) -> Json:
     return {"score": None, "folds": [], "failure": kind, "reason": reason[:500]}
 
 
-def answer_trial(folder: str, number: int, settings: Json, bounds: list[float | None] | None, keep: bool) -> Json:
+def answer_trial(
+    folder: str, number: int, settings: Json, bounds: list[float | None] | None, keep: bool, project: str | None
+) -> Json:
     """Run a trial in a worker; the task that a search sends to its compute.
 
     Parameters
@@ -100,16 +104,23 @@ def answer_trial(folder: str, number: int, settings: Json, bounds: list[float | 
     settings, bounds
         As for `run_trial`.
     keep : bool
+    project : str or None
+        Folder of the code snapshot, where candidates are the project's own.
 
     Returns
     -------
     dict
         As the first part of `run_trial`.
     """
+    if project is not None:
+        _loaded(Path(project))
     told, said = run_trial(open_rows(Path(folder)), settings, bounds=bounds)
     if keep and said is not None:
         np.save(Path(folder) / f"said.{number}.npy", said)
     return told
+
+
+_loaded = lru_cache(maxsize=1)(load_project)
 
 
 @contextlib.contextmanager
@@ -144,7 +155,7 @@ def _climb(fold: Fold, settings: Json, rows: Rows, bounds: Sequence[float | None
         score, _ = _scored(small, settings, rows)
         found.append(score)
         if bound is not None and score > bound:
-            return found, f"{score:.6g} on {many} rows, where half of the others have {bound:.6g} or less"
+            return found, f"{score:.6g} on {many} rows, where a third of the others have {bound:.6g} or less"
     return found, ""
 
 

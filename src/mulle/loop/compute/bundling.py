@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,16 @@ import numpy as np
 import polars as pl
 
 from mulle.core.declare.gates import BadInput, ParityGate, PeakMemory, Throughput
+from mulle.core.declare.model import Model
 from mulle.core.hashing import hash_json
 from mulle.core.records.base import Json, to_json
-from mulle.core.records.bundle import FORMAT, Contract, FeatureSpec
+from mulle.core.records.bundle import FORMAT, Contract, FeatureSpec, InputField, JoinSpec
 from mulle.core.records.evaluation import Failures, Service
 from mulle.kernel.bundle import Predictor
 from mulle.kernel.encode import encode
 from mulle.kernel.fitted import Estimator, answers, classes_of
 from mulle.kernel.histograms import build_reference
+from mulle.kernel.reads import columns_read
 from mulle.kernel.rows import raw_inputs
 from mulle.lifecycle.features.join import join_specs
 from mulle.lifecycle.registry.bundle import write_bundle
@@ -123,6 +125,7 @@ def _contract(
 ) -> Contract:
     model, dataset = work.model, work.model.features.dataset
     schemas = {name: version.schema for name, version in work.versions.items()}
+    joins = join_specs(model.features, schemas)
     return Contract(
         format=FORMAT,
         model=model.name,
@@ -132,8 +135,8 @@ def _contract(
         dataset=dataset.name,
         key=dataset.key,
         time=dataset.time,
-        inputs=raw_inputs(schemas[dataset.name], hidden=model.hidden, key=dataset.key, time=dataset.time),
-        joins=join_specs(model.features, schemas),
+        inputs=_inputs(model, schemas, joins, specs),
+        joins=joins,
         features=specs,
         transform={"function": model.features.name, "hash": features_hash(model), "code": work.project.code},
         compiled="onnx",
@@ -146,3 +149,18 @@ def _contract(
         metrics=metrics,
         settings={**settings, "seed": work.seed, "data": hash_json([v.hash for v in work.versions.values()])},
     )
+
+
+def _inputs(
+    model: Model, schemas: Mapping[str, dict[str, str]], joins: Sequence[JoinSpec], specs: Sequence[FeatureSpec]
+) -> tuple[InputField, ...]:
+    """Ask requests for what the model reads; the dataset's other columns may be sent and may be missing."""
+    dataset = model.features.dataset
+    inputs = raw_inputs(schemas[dataset.name], hidden=model.hidden, key=dataset.key, time=dataset.time)
+    schema = {f.name: f.dtype for f in inputs}
+    schema |= {f"{join.name}.{column}": dtype for join in joins for column, dtype in join.columns.items()}
+    read = columns_read(model.features, schema, [s.name for s in specs])
+    if not read:
+        return inputs
+    wanted = {*dataset.key, *(c for columns in read.values() for c in columns), *(c for j in joins for c in j.on)}
+    return tuple(f if f.name in wanted else replace(f, required=False) for f in inputs)

@@ -91,6 +91,7 @@ def _plan(work: Work, train: Index, workers: Callable[[int], Compute] | None) ->
         calibrate=work.model.calibrate,
         workers=workers,
         folder=work.folder,
+        project=work.project.folder,
     )
 
 

@@ -34,7 +34,7 @@ def ingested(view: Json) -> list[RenderableType]:
         if bad:
             shown += [_checks(f"{item['dataset']}: checks that did not pass", bad), *_samples(bad)]
         if item["action"] == "quarantined":
-            then = "mend them where they come from, or the check, and hand them in again"
+            then = "mend them where they come from; if the check was wrong, mend it and ingest with --again"
             shown.append(Text(f"{item['added']:,} rows of {item['dataset']} were turned away to {item['address']}: {then}"))
     return shown
 

@@ -177,7 +177,7 @@ def test_a_cursor_asks_for_what_lies_beyond(server: Server) -> None:
     server.answer = lambda path, query: as_json([r for r in rows if r["id"] >= int(query.get("after", 0))])
     first = read(server, cursor="id", since="after")
     assert first.frame()["id"].to_list() == [2, 1, 3]
-    assert first.positions == {"cursor": 3}
+    assert first.positions == {"cursor": 3, "behind": 1}
     assert first.repeats is None
     assert reader(server, cursor="id", since="after").read(first.positions) is None, "a server that repeats the last"
     rows.append({"id": 4, "at": "2024-01-01T10:00:04Z"})
@@ -190,7 +190,7 @@ def test_a_cursor_of_times_is_compared_as_times(server: Server) -> None:
     times = ["2024-01-01T10:00:00Z", "2024-01-01T10:00:00.5Z"]
     server.answer = lambda path, query: as_json([{"at": t} for t in times])
     first = read(server, cursor="at", since="after")
-    assert first.positions == {"cursor": "2024-01-01T10:00:00.5Z"}
+    assert first.positions == {"cursor": "2024-01-01T10:00:00.5Z", "behind": 1}
     times.append("2024-01-01T11:00:00+01:00")
     assert reader(server, cursor="at", since="after").read(first.positions) is None, "10:00Z by another name"
     times.append("2024-01-01T11:00:01+01:00")
@@ -211,7 +211,55 @@ def test_a_cursor_that_cannot_be_followed_is_refused(rows: object, said: str, se
         reader(server, cursor="id", since="after").read({"cursor": 0})
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize("kept_as", [pl.String, pl.Datetime("us", "UTC")])
+def test_a_row_that_comes_late_at_the_moment_of_the_cursor_is_read(kept_as: Any, server: Server) -> None:
+    rows = [{"id": 1, "at": "2024-01-01T09:00:00Z"}, {"id": 2, "at": "2024-01-01T10:00:00Z"}]
+    server.answer = lambda path, query: as_json([r for r in rows if r["at"] >= query.get("from", "")])
+    first = read(server, cursor="at", since="from")
+    published = first.frame().lazy()
+    if kept_as != pl.String:
+        published = published.with_columns(pl.col("at").str.to_datetime(time_unit="us", time_zone="UTC"))
+    rows.append({"id": 3, "at": "2024-01-01T10:00:00Z"})
+    second = read(server, first.positions, cursor="at", since="from")
+    assert second.frame()["id"].to_list() == [2, 3]
+    assert second.repeats is not None
+    assert published.collect_schema()["at"] == kept_as
+    assert published.filter(second.repeats).collect()["id"].to_list() == [2]
+    assert second.positions == {"cursor": "2024-01-01T10:00:00Z", "behind": 2}
+    assert reader(server, cursor="at", since="from").read(second.positions) is None
+    rows += [{"id": 4, "at": "2024-01-01T10:00:00Z"}, {"id": 5, "at": "2024-01-01T11:00:00Z"}]
+    third = read(server, second.positions, cursor="at", since="from")
+    assert third.frame()["id"].to_list() == [2, 3, 4, 5]
+    assert third.positions == {"cursor": "2024-01-01T11:00:00Z", "behind": 1}
+    rows.append({"id": 6, "at": "2024-01-01T12:00:00Z"})
+    fourth = read(server, third.positions, cursor="at", since="from")
+    assert (fourth.frame()["id"].to_list(), fourth.repeats) == ([6], None)
+
+
+def test_rows_at_the_cursor_are_counted_over_all_pages(server: Server) -> None:
+    rows = [{"id": i, "n": 7} for i in range(4)]
+
+    def paged(path: str, query: dict[str, str]) -> Answer:
+        page = int(query["page"])
+        return as_json(rows[2 * page - 2 : 2 * page])
+
+    server.answer = paged
+    first = read(server, cursor="n", since="from", page="page")
+    assert first.positions == {"cursor": 7, "behind": 4}
+    rows.append({"id": 4, "n": 7})
+    second = read(server, first.positions, cursor="n", since="from", page="page")
+    assert second.frame()["id"].to_list() == [0, 1, 2, 3, 4]
+    assert pl.DataFrame({"n": [6, 7, None]}).filter(second.repeats)["n"].to_list() == [7]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("column", "last", "now"), [("id", 5, 4), ("at", "2024-01-01T10:00:00Z", "2024-01-01T09:59:59.5Z")])
+def test_a_cursor_that_went_back_is_told(column: str, last: object, now: object, server: Server) -> None:
+    server.answer = lambda path, query: as_json([{column: now}])
+    with pytest.raises(DataError, match=f"cursor '{column}' went back: it was {last}, and is {now}"):
+        reader(server, cursor=column, since="from").read({"cursor": last, "behind": 1})
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_a_busy_server_is_asked_again(status: int, server: Server) -> None:
     answers = [(status, {"Retry-After": "0"}, b""), (status, {}, b""), as_json(ROWS)]
     server.answer = lambda path, query: answers.pop(0)

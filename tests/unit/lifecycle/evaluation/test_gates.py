@@ -314,3 +314,27 @@ def test_what_a_function_raises_is_its_no():
         raise ValueError(f"mae {evidence.metrics['mae']} is too high")
 
     assert one(satisfies(asked)).reason == "ValueError: mae 7.91 is too high"
+
+
+def test_two_gates_of_one_name_keep_a_verdict_each():
+    found = judge(
+        [at_most("mae", 9), at_most("mae", 9.0001), at_most("mae", 9), at_most("mae", 5)], Evidence(metrics={"mae": 7}, rows=3)
+    )
+    assert [g.gate for g in found] == ["at_most(mae, 9)", "at_most(mae, 9) #2", "at_most(mae, 9) #3", "at_most(mae, 5)"]
+
+
+def test_an_own_metric_that_some_draws_cannot_answer_has_a_value_and_no_interval():
+    def rare(truth, prediction):
+        assert truth.max() == 49
+        return 1.0
+
+    own = metric(rare, lower_is_better=True)
+    found = measured(answered("regression", np.arange(50.0), np.zeros(50)), own=[own])
+    assert found.metrics["rare"] == 1
+    assert "rare" not in found.intervals
+    side = Side(np.zeros(50))
+    comparison = compare("regression", "rare", np.arange(50.0), side, side, own=own)
+    assert one(no_worse_than_champion(own), has_champion=True, comparison=comparison, rows=50).verdict == "not_enough_evidence"
+    proven = one(no_worse_than_champion(own, min_rows=5, proven=True), has_champion=True, comparison=comparison)
+    assert proven.verdict == "not_enough_evidence"
+    assert (proven.low, proven.high) == (None, None)

@@ -187,3 +187,21 @@ def test_a_key_means_the_same_as_a_number_a_text_or_in_parts(late: bool) -> None
     assert timedelta(0) <= ages.min() <= ages.max() <= timedelta(hours=3)  # type: ignore[operator]
     never = rows.filter(pl.col("number").is_null())["id"]
     assert found[0].filter(pl.col("id").is_in(never.implode()))["w.v"].null_count() == len(never) > 50
+
+
+@pytest.mark.parametrize("known_at", [None, "known"])
+def test_a_row_that_is_known_at_the_very_moment_is_read_and_a_later_one_is_not(known_at: str | None) -> None:
+    moments = [T0 - HOUR, T0, T0 + timedelta(microseconds=1)]
+    table = pl.DataFrame({"place": ["a"] * 3, "seen": moments, "known": moments, "wind": [1.0, 2.0, 3.0]})
+    table = table.with_columns(pl.col("seen", "known").cast(US))
+    sky = Dataset("sky", Files("s"), key="place", time="seen", known_at=known_at)
+    asked = pl.DataFrame({"id": [1], "at": [T0], "place": ["a"]}).with_columns(pl.col("at").cast(US))
+    route = history(sky, on="place", window="2h", every="1h", total=pl.col("wind").sum())
+
+    @features(trips, w=asof(sky, on="place", within="1d"), h=route)
+    def made(rows: pl.LazyFrame) -> pl.LazyFrame:
+        return rows
+
+    for given in (table, table.lazy()):
+        found = join_offline(asked, made, {"sky": given})
+        assert (found["w.wind"].item(), found["h.total"].item()) == (2.0, 3.0)

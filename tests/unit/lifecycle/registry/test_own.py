@@ -125,6 +125,7 @@ def test_a_custom_estimator_without_a_converter_is_served_natively(tmp_path, fac
     (tmp_path / "ours_of_test.py").write_text(
         "from sklearn.base import BaseEstimator, RegressorMixin\nimport numpy as np\n\n\n"
         "class Steady(RegressorMixin, BaseEstimator):\n"
+        "    def fit(self, X, y):\n        return self\n\n"
         "    def predict(self, X):\n"
         "        return np.array([self.table_.get(float(k), 0.0) + self.shift for k in np.round(X[:, 0])])\n"
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,7 @@ from mulle.core.records.bundle import FeatureSpec
 from mulle.kernel.fitted import answers
 from mulle.lifecycle.training.candidates import _KINDS, build, defaults
 from mulle.lifecycle.training.fit import fit
+from mulle.lifecycle.training.kinds.extras import EXTRAS
 from mulle.lifecycle.training.search import search
 
 SPECS = (
@@ -18,6 +22,7 @@ SPECS = (
     FeatureSpec(name="size", kind="number"),
     FeatureSpec(name="age", kind="number"),
 )
+HERE = sorted(k for k in _KINDS.keys() - {"dummy"} if k not in EXTRAS or find_spec(k) is not None)
 CLASSES_ONLY, NUMBERS_ONLY = {"logistic", "naive_bayes"}, {"linear", "lasso", "elastic_net"}
 
 
@@ -38,7 +43,7 @@ def run(candidate, task, matrix, target, trials=3):
     return search(matrix, target, None, task=task, candidates=(candidate,), specs=SPECS, trials=trials, timeout=None, seed=0)
 
 
-@pytest.mark.parametrize("kind", sorted(_KINDS.keys() - CLASSES_ONLY - {"dummy"}))
+@pytest.mark.parametrize("kind", [k for k in HERE if k not in CLASSES_ONLY])
 def test_every_kind_for_numbers_learns_whatever_the_unit_of_the_target(kind):
     for scale in (1e-3, 1e3):
         matrix, target = rows(scale=scale)
@@ -47,7 +52,7 @@ def test_every_kind_for_numbers_learns_whatever_the_unit_of_the_target(kind):
         assert found.trials[1]["score"] < 0.6 * found.trials[0]["score"]
 
 
-@pytest.mark.parametrize("kind", sorted(_KINDS.keys() - NUMBERS_ONLY - {"dummy"}))
+@pytest.mark.parametrize("kind", [k for k in HERE if k not in NUMBERS_ONLY])
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
 def test_every_kind_for_classes_learns(kind, task):
     matrix, target = rows()
@@ -98,3 +103,11 @@ def test_an_unknown_kind_and_an_unknown_parameter_are_named():
         build({"candidate": "forest"}, "regression", SPECS, 0)
     with pytest.raises(DeclarationError, match=r"candidate ridge: .*strength"):
         build({"candidate": "ridge", "params": {"strength": 1}}, "regression", SPECS, 0)
+
+
+@pytest.mark.parametrize("kind", sorted(EXTRAS))
+def test_an_extra_that_is_not_installed_says_how_to_install_it(kind, monkeypatch):
+    monkeypatch.setitem(sys.modules, kind, None)
+    with pytest.raises(DeclarationError, match=f"{kind} is not installed") as caught:
+        build({"candidate": kind, "params": {}}, "regression", SPECS, 0)
+    assert caught.value.next == f"pip install mulle[{kind}]"

@@ -73,6 +73,16 @@ def test_an_earlier_winner_is_tried_first():
     assert found.trials[1]["params"] == {"alpha": 0.125}
 
 
+def test_an_earlier_winner_from_another_time_is_moved_into_today_s_ranges():
+    params = {"n_estimators": 5000, "learning_rate": 0.2, "objective": "gone", "forgotten": 3}
+    first = run(*rows(), warm=[{"candidate": "lightgbm", "params": params}]).trials[1]
+    assert (first["candidate"], first["state"]) == ("lightgbm", "done")
+    assert first["params"]["n_estimators"] == 200
+    assert first["params"]["learning_rate"] == 0.2
+    assert first["params"]["objective"] == "regression"
+    assert "forgotten" not in first["params"]
+
+
 def test_a_failing_trial_is_recorded_with_its_reason_and_the_search_goes_on():
     found = run(*rows(), candidates=(ridge(solver="no such solver"), lightgbm()))
     failed = [t for t in found.trials if t["state"] == "failed"]
@@ -189,7 +199,7 @@ def test_settings_that_are_behind_on_few_rows_are_stopped_there_and_the_best_goe
     assert pruned
     for told in pruned:
         assert (told["score"], told["failure"], told["folds"]) == (None, "pruned", [])
-        assert "half of the others" in told["reason"]
+        assert "a third of the others" in told["reason"]
     best = min((t for t in found.trials if t["score"] is not None), key=lambda t: t["score"])
     assert found.settings["params"] == best["params"]
     assert all(len(t["rungs"]) == 2 for t in found.trials[1:5]), "the first are measured on each budget and stopped on none"

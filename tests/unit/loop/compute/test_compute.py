@@ -127,6 +127,8 @@ def test_selected_features_are_what_is_searched_evaluated_bundled_proved_and_wat
     contract = predictor.contract
     assert [f.name for f in contract.features] == selection["kept"]
     assert contract.settings["selection"] == selection
+    asked = {f.name for f in contract.inputs if f.required}
+    assert asked == {"trip", "station", "distance"}, "what nothing reads need not be sent"
     assert set(predictor.reference["features"]) == set(selection["kept"]), "monitoring watches what the model takes"
     assert contract.parity is not None
     assert contract.parity.outside == 0

@@ -25,7 +25,15 @@ from mulle.loop.compute.work import Work, build_features, read_features, read_ro
 
 PROJECT = """
 import polars as pl
+from sklearn.linear_model import HuberRegressor
+from mulle.core.declare.candidates import custom
+from mulle.core.declare.ranges import floats
 import mulle as ml
+
+
+def huber(**params):
+    return HuberRegressor(**params)
+
 
 trips = ml.Dataset("trips", ml.Files("t.csv"), key="trip", time="at", outcome=["minutes", "late"])
 
@@ -189,7 +197,8 @@ def test_a_time_column_out_of_order_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_trials_run_in_workers_when_they_are_declared_so(tmp_path: Path) -> None:
-    work = made(tmp_path, SEARCH.replace("trials=4", "trials=5, parallel=2, memory='2GB', ensemble=3, prune=True"))
+    more = SEARCH.replace("trials=4", "trials=5, parallel=2, memory='2GB', ensemble=3, prune=True")
+    work = made(tmp_path, more.replace("[ml.ridge()", "[custom(huber, {'epsilon': floats(1.1, 2.0)}), ml.ridge()"))
     asked: list[int] = []
 
     def workers(processes: int) -> LocalCompute:
@@ -199,5 +208,6 @@ def test_trials_run_in_workers_when_they_are_declared_so(tmp_path: Path) -> None
     found = searched(work, workers=workers)
     assert asked == [2]
     assert [t["state"] for t in found["trials"]] == ["done"] * 5
+    assert "custom:huber" in {t["candidate"] for t in found["trials"]}, "a candidate of the project's own, in another process"
     assert "ensemble" in found["notes"][-1]
     assert not list(work.folder.glob("search-*"))

@@ -9,9 +9,9 @@ import polars as pl
 from mulle.core.records.base import Json
 from mulle.core.records.bundle import FeatureSpec
 from mulle.core.records.exploration import ColumnChange, ColumnProfile, Difference, Retyped, RowChange
+from mulle.kernel.bookkeeping import data_columns
 from mulle.kernel.dtypes import dtype_text
 from mulle.kernel.histograms import LISTED, build_reference, count_values, psi, sampling_noise
-from mulle.kernel.bookkeeping import data_columns
 from mulle.lifecycle.data.exploration.profile import plain, profile, readable, texts
 
 __all__ = ["diff"]

@@ -13,8 +13,8 @@ import polars as pl
 from mulle.core.errors import UsageError
 from mulle.core.records.dataset import Audit, DatasetVersion, Quarantine
 from mulle.core.records.exploration import Association, CheckPoint, Exploration
-from mulle.lifecycle.data.exploration.information import relations
 from mulle.kernel.bookkeeping import data_columns
+from mulle.lifecycle.data.exploration.information import relations
 from mulle.lifecycle.data.exploration.profile import missing_patterns, outliers, profile, readable
 from mulle.lifecycle.data.exploration.trend import PLAUSIBLE, trend
 
