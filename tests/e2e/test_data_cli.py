@@ -180,6 +180,14 @@ def test_the_page_exists_needs_no_network_and_names_every_column(lab):
     assert 'src="http' not in page
 
 
+def test_two_versions_are_laid_side_by_side_on_a_page(lab):
+    told = lab.ask("data", "explore", "flights", "--compare", "1", "2", "--output", "compared.html")
+    assert told["versions"] == [1, 2]
+    page = Path(told["page"]).read_text()
+    assert all(name in page for name in COLUMNS)
+    assert "one version too many" in lab.refused("data", "explore", "flights", "2")
+
+
 def test_sql_sees_the_last_versions(lab):
     told = lab.ask("data", "sql", "select count(*) as n, min(distance) >= 90 as far from flights")
     assert told["items"] == [{"n": 2 * MONTH, "far": True}]

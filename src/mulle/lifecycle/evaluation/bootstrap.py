@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ _SORTED_CLASSES = 20
 
 
 def intervals(
-    names: Sequence[str], answers: Answers, *, seed: int = 0, resamples: int = RESAMPLES
+    values: Mapping[str, float], answers: Answers, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> dict[str, tuple[float, float]]:
     """Give each metric's 95% interval.
 
@@ -38,8 +38,8 @@ def intervals(
 
     Parameters
     ----------
-    names : sequence of str
-        Metrics that fit the answers.
+    values : mapping
+        Metric that fits the answers to its value on all of them.
     answers : Answers
     seed : int
     resamples : int
@@ -53,7 +53,7 @@ def intervals(
     Examples
     --------
     >>> from mulle.kernel.answered import answered
-    >>> low, high = intervals(["mae"], answered("regression", np.zeros(100), np.arange(100.0)))["mae"]
+    >>> low, high = intervals({"mae": 49.5}, answered("regression", np.zeros(100), np.arange(100.0)))["mae"]
     >>> low < 49.5 < high
     True
     """
@@ -62,13 +62,12 @@ def intervals(
         return {}
     kept = answers if n <= DRAWN_ROWS else answers.take(np.linspace(0, n - 1, DRAWN_ROWS).astype(np.int64))
     taken = len(kept.truth)
-    whole = measure_weighted(names, answers, np.ones((1, n)))
-    drawn = _drawn(names, kept, draws(taken, seed=seed, resamples=resamples))
+    drawn = _drawn(list(values), kept, draws(taken, seed=seed, resamples=resamples))
     found = {}
     for name in drawn:
-        if np.isfinite(drawn[name]).all() and np.isfinite(whole[name]).all():
+        if np.isfinite(drawn[name]).all() and np.isfinite(values[name]):
             away = np.percentile(drawn[name], [_TAIL, 100 - _TAIL]) - np.median(drawn[name])
-            low, high = (whole[name][0] + away * np.sqrt(taken / n)).tolist()
+            low, high = (values[name] + away * np.sqrt(taken / n)).tolist()
             found[name] = (max(low, 0.0) if lower_is_better(name) else low, high)
     return found
 

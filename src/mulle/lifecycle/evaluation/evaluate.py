@@ -87,7 +87,7 @@ def measured(
     names = metrics_for(answers.task, probabilities=answers.probabilities is not None)
     once = measure_weighted(names, answers, np.ones((1, len(answers.truth))))
     metrics = {name: float(found[0]) for name, found in once.items()}
-    drawn = [name for name in names if sure_of is None or name in sure_of]
+    drawn = {name: value for name, value in metrics.items() if sure_of is None or name in sure_of}
     sure = intervals(drawn, answers, seed=seed) if drawn else {}
     failed = {}
     for metric in own:

@@ -121,7 +121,7 @@ def _codes(column: pl.Series) -> tuple[Codes, list[str]] | None:
 
 
 def _ranges(column: pl.Series) -> tuple[Codes, list[str]]:
-    physical = column.to_physical().cast(pl.Float64).to_numpy()
+    physical = (column.to_physical() if column.dtype.is_temporal() else column).cast(pl.Float64).to_numpy()
     known = np.isfinite(physical)
     if not known.any():
         return np.zeros(len(physical), dtype=np.int64), ["null"]

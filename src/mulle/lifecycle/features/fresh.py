@@ -12,13 +12,12 @@ from mulle.core.clock import EPOCH
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.features import AsOf, History, Lookup
 from mulle.kernel.dtypes import INSTANT, schema_text
+from mulle.kernel.bookkeeping import BOOKKEEPING
 from mulle.kernel.keys import key_expr
 from mulle.lifecycle.features.timeline import KEY, KNOWN, TIME, carried
 from mulle.lifecycle.features.windows import sources_of
 
 __all__ = ["Published", "Span", "TableReader"]
-
-_BOOKKEEPING = ("_ingested_at", "_batch", "_version", "_live")
 
 
 def _appended(version: int) -> tuple[int, pl.LazyFrame | None]:
@@ -173,7 +172,7 @@ class TableReader:
 
 def _used(join: Lookup | AsOf | History, schema: pl.Schema) -> list[str]:
     dataset = join.dataset
-    wanted: Iterable[str] = (*dataset.identity, dataset.time or "", dataset.available or "", *_BOOKKEEPING)
+    wanted: Iterable[str] = (*dataset.identity, dataset.time or "", dataset.available or "", *BOOKKEEPING)
     if isinstance(join, History):
         wanted = {*wanted, *join.by, *sources_of(join, schema.names())}
     else:

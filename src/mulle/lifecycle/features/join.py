@@ -10,9 +10,10 @@ import polars as pl
 from mulle.core.clock import EPOCH
 from mulle.core.declare.features import AsOf, Features, History, Join, Lookup
 from mulle.core.errors import DataError
+from mulle.kernel.bookkeeping import BATCH, INGESTED, LIVE
 from mulle.kernel.dtypes import INSTANT, dtype_text, schema_text
 from mulle.kernel.keys import shared_keys
-from mulle.lifecycle.features.specs import join_specs
+from mulle.lifecycle.features.specs import history_columns, join_specs
 from mulle.lifecycle.features.timeline import (
     AT,
     KEY,
@@ -54,7 +55,9 @@ def join_offline(rows: pl.DataFrame, features: Features, tables: Mapping[str, pl
     Raises
     ------
     DataError
-        When a table or a column is missing.
+        When a table or a column is missing, or a history's expression fails on the rows; names the join.
+    DeclarationError
+        When a history's value is no aggregate; names join and value.
     """
     now = rows.select(_time_of(rows, features).alias(_NOW)).to_series()
     now = now if len(now) == rows.height else now.new_from_index(0, rows.height)
@@ -62,7 +65,14 @@ def join_offline(rows: pl.DataFrame, features: Features, tables: Mapping[str, pl
         if join.dataset.name not in tables:
             raise DataError(f"join '{name}': no rows of dataset '{join.dataset.name}' were given", next="ingest it first")
         asked = _columns(rows, join.on, f"join '{name}': the rows have")
-        found = _joined(asked, now, join, _needed(tables[join.dataset.name], join, now))
+        table = _needed(tables[join.dataset.name], join, now)
+        if isinstance(join, History):
+            history_columns(name, join, table)
+        try:
+            found = _joined(asked, now, join, table)
+        except pl.exceptions.PolarsError as error:  # an expression that only some values break
+            words = f"join '{name}' of dataset {join.dataset.name}: {str(error).splitlines()[0]}"
+            raise DataError(words, next="mend the rows, or the history's values") from error
         rows = rows.hstack(found.select(pl.all().name.prefix(f"{name}.")))
     return rows
 
@@ -98,7 +108,7 @@ def _needed(table: pl.DataFrame | pl.LazyFrame, join: Join, now: pl.Series) -> p
         used = {*sources_of(join, schema.names()), *join.by}
     else:
         used = set(carried(dataset, {c: dtype_text(d) for c, d in schema.items()}))
-    used |= {*dataset.key, dataset.time or "", dataset.available or "", "_ingested_at", "_batch", "_live"}
+    used |= {*dataset.key, dataset.time or "", dataset.available or "", INGESTED, BATCH, LIVE}
     last = now.max()
     if isinstance(last, int) and dataset.available and schema.get(dataset.available) == INSTANT:
         table = table.filter(pl.col(dataset.available) <= EPOCH + timedelta(microseconds=last))

@@ -13,7 +13,7 @@ from mulle.core.records.bundle import JoinSpec
 from mulle.kernel.dtypes import dtype_of, dtype_text
 from mulle.lifecycle.features.timeline import carried, span_us
 
-__all__ = ["join_specs"]
+__all__ = ["history_columns", "join_specs"]
 
 
 def join_specs(features: Features, schemas: Mapping[str, Mapping[str, str]]) -> tuple[JoinSpec, ...]:
@@ -39,7 +39,10 @@ def join_specs(features: Features, schemas: Mapping[str, Mapping[str, str]]) -> 
     for name, join in features.joins:
         schema = dict(schemas[join.dataset.name])
         _refuse_unknown(name, join, schema, specs)
-        columns = _history_columns(name, join, schema) if isinstance(join, History) else carried(join.dataset, schema)
+        if isinstance(join, History):
+            columns = history_columns(name, join, pl.DataFrame(schema={c: dtype_of(t) for c, t in _readable(schema).items()}))
+        else:
+            columns = carried(join.dataset, schema)
         specs.append(
             JoinSpec(
                 name=name,
@@ -81,18 +84,37 @@ def _refuse_unknown(name: str, join: Join, schema: dict[str, str], earlier: list
             )
 
 
-def _history_columns(name: str, join: History, schema: dict[str, str]) -> dict[str, str]:
-    empty = pl.DataFrame(schema={c: dtype_of(t) for c, t in _readable(schema).items()})
-    try:
-        shape = empty.group_by(pl.lit(1).alias("__one")).agg(e.alias(n) for n, e in join.values).drop("__one").schema
-        columns = {n: dtype_text(d) for n, d in shape.items()}
-        for text in columns.values():
-            dtype_of(text)
-    except pl.exceptions.PolarsError as error:
-        raise DeclarationError(f"history '{name}': {error}", next=f"columns: {', '.join(schema)}") from error
-    except DataError as error:
-        raise DeclarationError(f"history '{name}': {error.detail}", next="aggregate to one number or text per key") from error
-    return {n: "String" if t == "Categorical" else t for n, t in columns.items()}
+def history_columns(name: str, join: History, table: pl.DataFrame) -> dict[str, str]:
+    """Give the type of each of a history's values, without computing one.
+
+    Parameters
+    ----------
+    name : str
+        The join's.
+    table : polars.DataFrame
+        Of the joined dataset; its rows do not matter.
+
+    Raises
+    ------
+    DeclarationError
+        When a value is no aggregate, or cannot be made of the table's columns; names join and value.
+    """
+    empty, columns = table.clear(), {}
+    for value, expr in join.values:
+        said = f"history '{name}', value '{value}'"
+        try:
+            dtype = empty.group_by(pl.lit(1).alias("__one")).agg(expr.alias(value)).schema[value]
+            dtype_of(text := dtype_text(dtype))
+        except pl.exceptions.PolarsError as error:
+            words = str(error).splitlines()[0]
+            raise DeclarationError(f"{said}: {words}", next=f"columns: {', '.join(table.columns)}") from error
+        except DataError as error:
+            raise DeclarationError(
+                f"{said}: {expr} gives {dtype} for each key, not one number, text, boolean or time",
+                next="aggregate it, as in pl.col('x').mean()",
+            ) from error
+        columns[value] = "String" if text == "Categorical" else text
+    return columns
 
 
 def _readable(schema: dict[str, str]) -> dict[str, str]:

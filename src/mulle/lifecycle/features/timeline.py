@@ -14,6 +14,7 @@ from mulle.core.clock import EPOCH
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.features import AsOf, Lookup
 from mulle.core.errors import DataError
+from mulle.kernel.bookkeeping import BATCH, BOOKKEEPING, INGESTED, LIVE
 from mulle.kernel.dtypes import INSTANT, dtype_of, dtype_text, schema_text
 from mulle.kernel.keys import key_expr
 
@@ -49,7 +50,6 @@ EVER = -(2**62)
 """The instant of what holds at any time: rows of a table without time."""
 
 _NEVER = 2**62
-_INGESTED, _BATCH, _LIVE = "_ingested_at", "_batch", "_live"
 
 
 def micros(moment: datetime) -> int:
@@ -75,11 +75,11 @@ def carried(dataset: Dataset, schema: dict[str, str]) -> dict[str, str]:
     Returns
     -------
     dict
-        All but the key, bookkeeping (``_...``) and nested or binary columns; categories travel as text.
+        All but the key, bookkeeping and nested or binary columns; categories travel as text.
     """
     columns = {}
     for name, text in schema.items():
-        if name in dataset.key or name.startswith("_"):
+        if name in dataset.key or name in BOOKKEEPING:
             continue
         try:
             dtype = dtype_of(text)
@@ -275,17 +275,17 @@ def _epoch(table: pl.DataFrame, column: str | None) -> pl.Expr:
 
 def _available(table: pl.DataFrame, dataset: Dataset) -> pl.Expr:
     known = _epoch(table, dataset.available)
-    if _LIVE not in table.columns:
+    if LIVE not in table.columns:
         return known
-    ingested = _epoch(table, _INGESTED)
+    ingested = _epoch(table, INGESTED)
     # Null when either is: a row that was never known must not become known by being ingested (max skips nulls).
     later = pl.when(ingested > known).then(ingested).when(ingested <= known).then(known)
-    return pl.when(pl.col(_LIVE).fill_null(False)).then(later).otherwise(known)
+    return pl.when(pl.col(LIVE).fill_null(False)).then(later).otherwise(known)
 
 
 def _version_order(table: pl.DataFrame, content: Sequence[str]) -> list[str]:
     """List the columns by which a row's versions follow each other, but for availability."""
-    first = [c for c in (_INGESTED, _BATCH) if c in table.columns]
+    first = [c for c in (INGESTED, BATCH) if c in table.columns]
     # By content last, so that the choice among equals does not depend on the order of rows.
     return first + sorted(c for c in content if c not in first and not table.schema[c].is_nested())
 
@@ -312,7 +312,7 @@ def _ended(line: pl.DataFrame, table: pl.DataFrame, dataset: Dataset, content: S
     single = line.join(versions.select(POSITION), on=POSITION, how="anti")
     order = _version_order(table, content)
     versions = versions.hstack(picked(table, order, versions[POSITION]).select(pl.all().name.prefix("__by.")))
-    first = sum(c in (_INGESTED, _BATCH) for c in order)
+    first = sum(c in (INGESTED, BATCH) for c in order)
     order = [f"__by.{c}" for c in order]
     versions = versions.sort(*order[:first], KNOWN, *order[first:], nulls_last=False)
     ends = pl.col(KNOWN).shift(-1).cum_min(reverse=True).over(*names, TIME).fill_null(_NEVER).alias(END)

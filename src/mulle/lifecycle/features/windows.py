@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from mulle.core.declare.features import History
+from mulle.kernel.bookkeeping import data_columns
 from mulle.kernel.keys import key_expr
 from mulle.lifecycle.features.timeline import END, KEY, KNOWN, POSITION, TIME, known_line, picked, sorted_by, span_us
 
@@ -26,7 +27,7 @@ def tick_of(micros: pl.Expr, every_us: int) -> pl.Expr:
 def sources_of(join: History, columns: Sequence[str]) -> list[str]:
     """List the columns that a history's values are made of, in the order of `columns`."""
     if any(e.meta.has_multiple_outputs() for _, e in join.values):
-        return [c for c in columns if not c.startswith("_")]
+        return data_columns(columns)
     named = {root for _, e in join.values for root in e.meta.root_names()}
     return [c for c in columns if c in named]
 

@@ -16,11 +16,24 @@ from mulle.core.records.base import Json, to_json
 from mulle.core.records.bundle import Contract
 from mulle.kernel.project import code_files
 from mulle.kernel.sample import Sample, sample_json
-from mulle.lifecycle.registry.native import dump_native
+from mulle.lifecycle.registry.native import dump_native, own_modules
 
 __all__ = ["write_bundle"]
 
-_LOCKED = ("mulle", "polars", "numpy", "scipy", "scikit-learn", "lightgbm", "onnx", "onnxruntime", "skl2onnx", "skops")
+_LOCKED = (
+    "mulle",
+    "polars",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "lightgbm",
+    "xgboost",
+    "catboost",
+    "onnx",
+    "onnxruntime",
+    "skl2onnx",
+    "skops",
+)
 
 
 def write_bundle(
@@ -94,7 +107,7 @@ def _fill(made: Path, contract: Contract, model: bytes | None, native: object | 
     if contract.compiled == "onnx" and model is not None:
         (made / "model.onnx").write_bytes(model)
     else:
-        (made / "model.skops").write_bytes(dump_native(native))
+        (made / "model.skops").write_bytes(dump_native(native, own_modules(contract.settings)))
     for path in code_files(project_folder):
         copied = made / "transform" / path.relative_to(project_folder)
         copied.parent.mkdir(parents=True, exist_ok=True)

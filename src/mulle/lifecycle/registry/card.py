@@ -14,6 +14,10 @@ __all__ = ["card"]
 _MOST_VALUES = 20
 """Values of a declared slice that the card shows, the largest first."""
 
+_LONG = 60
+_SHARED = 5
+"""A value that fewer rows carry may tell of somebody, and a card goes where rows do not."""
+
 
 def card(
     contract: Contract,
@@ -98,18 +102,19 @@ def _weak(evaluation: Evaluation) -> str:
         return head + "No value or range of one column is worse than the rest by more than noise."
     found = evaluation.weak_slices
     told = f"Slices of one column whose mean loss ({found[0].metric}) is above the rest's by more than noise, surest first."
-    rows = [(f"`{s.column}`", s.value, str(s.rows), _text(s.inside), _text(s.outside), f"at least {_text(s.low)}") for s in found]
+    rows = [
+        (f"`{s.column}`", _line(s.value), str(s.rows), _text(s.inside), _text(s.outside), f"at least {_text(s.low)}")
+        for s in found
+    ]
     return f"{head}{told}\n\n" + _table(("column", "value", "rows", "loss", "loss of the rest", "worse by (95%)"), rows)
 
 
 def _slices(evaluation: Evaluation) -> list[str]:
     parts = []
     for column, values in evaluation.slices.items():
-        shown = list(values.items())[:_MOST_VALUES]
+        shown = [(value, found) for value, found in values.items() if found.rows >= _SHARED][:_MOST_VALUES]
         names = sorted({name for _, found in shown for name in found.intervals})
-        rows = [
-            (value, str(found.rows), *(f"{_figure(found, name)}" for name in names)) for value, found in shown
-        ]  # fmt: skip
+        rows = [(_line(value), str(found.rows), *(_figure(found, name) for name in names)) for value, found in shown]
         parts.append(f"## By `{column}`\n\n" + _table(("value", "rows", *names), rows))
     return parts
 
@@ -129,6 +134,11 @@ def _calibration(evaluation: Evaluation) -> list[str]:
 def _figure(found: Measured, name: str) -> str:
     value, interval = found.metrics.get(name), _interval(found.intervals.get(name))
     return "" if value is None else f"{_text(value)} ({interval})" if interval else _text(value)
+
+
+def _line(value: str) -> str:
+    text = " ".join(value.split())
+    return text if len(text) <= _LONG else f"{text[: _LONG - 3]}..."
 
 
 def _interval(interval: Sequence[float] | None) -> str:

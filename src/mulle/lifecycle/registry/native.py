@@ -25,7 +25,7 @@ from mulle.kernel.bundle import read_contract
 from mulle.kernel.fitted import Estimator, answers
 from mulle.kernel.project import load_project
 
-__all__ = ["dump_native", "load_native", "main", "open_native", "serve"]
+__all__ = ["dump_native", "load_native", "main", "open_native", "own_modules", "serve"]
 
 _HEADER = struct.Struct("<II")
 _ID = re.compile(r'"__id__": (\d+)')
@@ -34,11 +34,42 @@ _OURS = ("sklearn.", "lightgbm.", "numpy.", "scipy.", "collections.", "builtins.
 _PROJECT = "mulle_project_"
 
 
-def dump_native(fitted: object) -> bytes:
-    """Write a fitted pipeline without pickle (skops); the same pipeline gives the same bytes."""
-    from skops.io import dumps
+def dump_native(fitted: object, own: Sequence[str] = ()) -> bytes:
+    """Write a fitted pipeline without pickle (skops); the same pipeline gives the same bytes.
 
-    return _steady(bytes(dumps(fitted)))
+    Parameters
+    ----------
+    fitted : object
+    own : sequence of str
+        As for `load_native`: what could not be read again is not written.
+
+    Raises
+    ------
+    BundleError
+        When the pipeline cannot be written this way, or not be read again.
+    """
+    from skops.io import dumps, get_untrusted_types
+
+    try:
+        written = bytes(dumps(fitted))
+        asked = get_untrusted_types(data=written)
+    except Exception as error:  # an estimator may hold anything
+        raise BundleError(
+            f"the fitted model cannot be written without pickle: {type(error).__name__}: {error}",
+            next="take an estimator that skops writes, or one that compiles",
+        ) from error
+    _refuse_strange(asked, own, "the fitted model")
+    return _steady(written)
+
+
+def _refuse_strange(asked: Sequence[str], own: Sequence[str], what: str) -> None:
+    allowed = (*_OURS, *(f"{name}." for name in own))
+    strange = [name for name in asked if not name.startswith(allowed)]
+    if strange:
+        raise BundleError(
+            f"{what} asks for {', '.join(strange[:5])}, and only models made by Mulle are loaded",
+            next="register the model again; of ml.custom, the factory must be the estimator's own class",
+        )
 
 
 def _steady(archive: bytes) -> bytes:
@@ -77,25 +108,19 @@ def load_native(path: Path, own: Sequence[str] = ()) -> Estimator:
     from skops.io import get_untrusted_types, load
 
     asked = get_untrusted_types(file=path)
-    allowed = (*_OURS, *(f"{name}." for name in own))
-    strange = [name for name in asked if not name.startswith(allowed)]
-    if strange:
-        raise BundleError(
-            f"{path.name} asks for {', '.join(strange[:5])}, and only models made by Mulle are loaded",
-            next="register the model again; of ml.custom, the factory must be the estimator's own class",
-        )
+    _refuse_strange(asked, own, path.name)
     return cast(Estimator, load(path, trusted=asked))
 
 
 def open_native(folder: Path) -> Estimator:
     """Read the fitted pipeline of a bundle, and before it the project's snapshot where the estimator stands in it."""
-    own = _own_modules(read_contract(folder).settings)
+    own = own_modules(read_contract(folder).settings)
     if any(name.startswith(_PROJECT) for name in own):
         load_project(folder / "transform")
     return load_native(folder / "model.skops", own)
 
 
-def _own_modules(settings: Json) -> list[str]:
+def own_modules(settings: Json) -> list[str]:
     """Name the modules of the factories that settings name, those of an ensemble's members too."""
     every = [settings, *settings.get("members", ())]
     addresses = [str(s.get("params", {}).get(FACTORY, "")) for s in every]

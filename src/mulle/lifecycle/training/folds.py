@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -64,8 +64,8 @@ class Rows:
 
     @property
     def size(self) -> int:
-        """Rows that the first fold's largest window is fitted on: what the bounds of a search space go by."""
-        return max(len(folds[0].train) for folds in self.folds.values())
+        """The most rows that anything is fitted on: what the bounds of a search space go by."""
+        return max(len(fold.train) for folds in self.folds.values() for fold in folds)
 
 
 def prepare_rows(
@@ -124,7 +124,7 @@ def _fold(
             if len(present) < len(spec.categories):
                 for part in (train, valid):
                     part[:, column] = _renumbered(part[:, column], present, len(spec.categories))
-                spec = FeatureSpec(name=spec.name, kind=spec.kind, categories=tuple(spec.categories[i] for i in present))
+                spec = replace(spec, categories=tuple(spec.categories[i] for i in present))
         own.append(spec)
     return Fold(train, target[fit_on], valid, target[score_on], tuple(own))
 

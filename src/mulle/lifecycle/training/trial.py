@@ -69,7 +69,7 @@ def run_trial(
     try:
         with within(limit):
             folds = rows.folds[settings.get("train_on", "all")]
-            told["rungs"], told["reason"] = _climb(folds[0], settings, rows, bounds)
+            told["rungs"], told["reason"] = _climb(folds[-1], settings, rows, bounds)
             if told["reason"]:
                 told["failure"] = "pruned"
             else:

@@ -36,9 +36,7 @@ def ingest(
     bulk: Annotated[
         bool, typer.Option("--bulk", help="The rows are history loaded late: they count as available from known_at on.")
     ] = False,
-    again: Annotated[
-        bool, typer.Option("--again", help="Also judge again what was turned away since the last version.")
-    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also judge again what was turned away since the last version.")] = False,
 ) -> None:
     """Read what is new at the sources, check it and publish it; exit 1 when a batch is turned away."""
     from mulle.loop.ingest import ingest_all
@@ -129,17 +127,27 @@ def restore(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="DAT
 def explore(
     ctx: typer.Context,
     name: Named,
+    later: Annotated[str | None, typer.Argument(metavar="[V2]", help="With --compare V1: the later version.")] = None,
     output: Annotated[Path | None, typer.Option(help="The page's file (default: DATASET-explored.html here).")] = None,
     target: Annotated[str | None, typer.Option(help="The column to relate others to (default: the first outcome).")] = None,
-    compare: Annotated[str | None, typer.Option(metavar="VERSION", help="Another version to lay beside it.")] = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar="V1", help="An earlier version to lay beside it: --compare V1, or --compare V1 V2.")
+    ] = None,
 ) -> None:
     """Write one HTML page about a version: distributions, missing values, outliers, relations, trend."""
     from mulle.core.clock import rfc3339
+    from mulle.core.errors import UsageError
     from mulle.core.records.exploration import Comparison
     from mulle.loop.datasets import explore_dataset
     from mulle.surfaces.explore.page import render
 
     call = session(ctx)
+    if later is not None:
+        if compare is None or "@" in name:
+            raise UsageError(
+                f"'{later}' is one version too many", next="write mulle data explore DATASET --compare V1 V2, or DATASET@V2 alone"
+            )
+        name = f"{name}@{later}"
     with call.waiting(f"looking into {name}"):
         found = explore_dataset(call.parts, name, target=target, compare=compare)
         file = output or Path(f"{name.replace('@', '-')}-explored.html")

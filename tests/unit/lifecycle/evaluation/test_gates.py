@@ -190,6 +190,17 @@ def test_an_own_metric_may_ask_for_probabilities_classes_and_rows_and_spoils_nob
     assert parts["x"].intervals["cost"] == (5, 5)
 
 
+def test_an_own_metric_cannot_change_what_others_measure():
+    def greedy(truth, prediction):
+        truth[:], prediction[:] = 7.0, 7.0
+        return 0.0
+
+    truth, values = np.zeros(20), np.ones(20)
+    measured(answered("regression", truth, values), own=[metric(greedy, lower_is_better=True)])
+    assert (truth == 0).all()
+    assert (values == 1).all()
+
+
 def test_challenger_and_champion_are_compared_by_an_own_metric_in_its_direction():
     random = np.random.default_rng(0)
     truth = random.normal(size=300)
@@ -222,6 +233,8 @@ def test_proven_wants_more_than_luck(spread, away, verdict):
     comparison = compare("regression", "mae", truth, Side(error), Side(error + away + random.normal(0, spread, 200)))
     found = one(no_worse_than_champion("mae", proven=True), has_champion=True, comparison=comparison)
     assert found.verdict == verdict, found.reason
+    middle = one(no_worse_than_champion("mae"), has_champion=True, comparison=comparison)
+    assert middle.verdict == ("pass" if comparison.difference <= 0 else "fail"), "by default the middle decides"
     assert one(no_worse_than_champion("mae", proven=True)).verdict == "pass", "a first model has nobody to beat"
 
 

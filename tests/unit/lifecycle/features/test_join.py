@@ -205,3 +205,26 @@ def test_a_row_that_is_known_at_the_very_moment_is_read_and_a_later_one_is_not(k
     for given in (table, table.lazy()):
         found = join_offline(asked, made, {"sky": given})
         assert (found["w.wind"].item(), found["h.total"].item()) == (2.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (pl.col("y"), r'col\("y"\) gives List\(Float64\) for each key'),
+        (pl.col("y").sum() + pl.col("y"), r"gives List\(Float64\) for each key"),
+        (pl.struct("y").first(), "gives Struct"),
+        (pl.col("place").mean(), "`mean` operation not supported"),
+    ],
+)
+def test_a_history_that_does_not_aggregate_is_refused_by_join_and_value(value: pl.Expr, said: str) -> None:
+    f = shaped(route=history(trips, on="place", window="2h", every="1h", n=pl.len(), odd=value))
+    with pytest.raises(DeclarationError, match=f"history 'route', value 'odd': .*{said}"):
+        join_specs(f, {"trips": schema_text(trip(0))})
+    with pytest.raises(DeclarationError, match=f"history 'route', value 'odd': .*{said}"):
+        join_offline(trip(0, 5), f, {"trips": trip(0, 1, 2)})
+
+
+def test_a_history_that_some_rows_break_is_refused_by_join() -> None:
+    f = shaped(route=history(trips, on="place", window="2h", every="1h", odd=pl.col("place").str.to_integer().max()))
+    with pytest.raises(DataError, match="join 'route' of dataset trips: "):
+        join_offline(trip(5), f, {"trips": trip(2, 3)})

@@ -68,7 +68,7 @@ class Made:
         )  # fmt: skip
 
 
-def make(folder, candidate=None, task="regression", compiled=True, n=300, project_text=PROJECT, more=None):
+def make(folder, candidate=None, task="regression", compiled=True, n=300, project_text=PROJECT, more=None, columns=None):
     candidate = candidate or lightgbm(n_estimators=30)
     project = folder / "project"
     project.mkdir(exist_ok=True)
@@ -97,7 +97,7 @@ def make(folder, candidate=None, task="regression", compiled=True, n=300, projec
     features = load_project(project).features["flight_features"]
     joined = cast_inputs(raw, inputs)
     table = run_transform(features, joined)
-    specs = feature_specs(table)
+    specs = tuple(s for s in feature_specs(table) if columns is None or s.name in columns)
     settings = {"candidate": candidate.kind, "params": defaults(candidate, task, n)}
     fitted = fit(settings, encode(table, specs), target, task=task, specs=specs, seed=0)
     model = compile_model(fitted, width=len(specs), task=task) if compiled else None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import threading
 
 import numpy as np
 import polars as pl
 import pytest
+import skops.io
 from making import NOW, make
 
 from mulle.core.declare.candidates import (
@@ -169,9 +171,12 @@ def test_a_native_lightgbm_is_read_back_and_a_strange_type_is_not(tmp_path):
     matrix = encode(made.predictor().transform(made.joined), made.contract.features)
     (tmp_path / "model.skops").write_bytes(dump_native(made.fitted))
     assert np.array_equal(load_native(tmp_path / "model.skops").predict(matrix), made.fitted.predict(matrix))
-    (tmp_path / "model.skops").write_bytes(dump_native(made))
-    with pytest.raises(BundleError, match="only models made by Mulle"):
-        load_native(tmp_path / "model.skops")
+    (tmp_path / "model.skops").write_bytes(skops.io.dumps(made))
+    for refused in (lambda: load_native(tmp_path / "model.skops"), lambda: dump_native(made)):
+        with pytest.raises(BundleError, match="only models made by Mulle"):
+            refused()
+    with pytest.raises(BundleError, match="cannot be written without pickle"):
+        dump_native(threading.Lock())
 
 
 def test_a_bundle_that_was_changed_is_refused(tmp_path):
@@ -198,6 +203,21 @@ def test_a_bundle_without_its_proof_or_of_a_later_layout_is_refused(tmp_path):
     (address / "bundle.json").write_text("{")
     with pytest.raises(BundleError, match="not JSON"):
         read_contract(address)
+
+
+def test_a_bundle_of_the_layout_before_wide_features_still_answers(tmp_path):
+    made = make(tmp_path, columns=["carrier", "distance", "hour", "at", "half"])
+    _, address = made.write()
+    predictor = Predictor.open(address)
+    table = predictor.transform(made.joined)
+    contract = json.loads((address / "bundle.json").read_text())
+    for feature in contract["features"]:
+        for name in ("source", "part", "position", "weight"):
+            feature.pop(name)
+    (address / "bundle.json").write_text(json.dumps(contract | {"format": 2}))
+    old = Predictor.open(address)
+    assert old.contract.format == 2
+    assert old.score(table).values == predictor.score(table).values
 
 
 def test_a_model_that_answers_otherwise_fails_its_proof(tmp_path):
