@@ -11,8 +11,8 @@ import polars as pl
 from mulle.core.clock import EPOCH
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.features import AsOf, History, Lookup
-from mulle.kernel.dtypes import INSTANT, schema_text
 from mulle.kernel.bookkeeping import BOOKKEEPING
+from mulle.kernel.dtypes import INSTANT, schema_text
 from mulle.kernel.keys import key_expr
 from mulle.lifecycle.features.timeline import KEY, KNOWN, TIME, carried
 from mulle.lifecycle.features.windows import sources_of

@@ -143,7 +143,7 @@ def refuse_untrainable(matrix: Matrix, target: npt.NDArray[np.generic], *, task:
         raise DataError(f"two features are called '{twice}'", next="give each a name of its own", column=twice)
     told = _numbers_of(target) if task == "regression" else np.unique(_classes_of(target, task), return_inverse=True)[1]
     for column, spec in enumerate(specs):
-        if _tells_all(matrix[:, column], told, ordered=task == "regression", number=spec.kind == "number"):
+        if _tells_all(matrix[:, column], told, ordered=task == "regression", number=spec.kind != "category"):
             raise DataError(
                 f"the feature '{spec.name}' is the target itself, or the target in other words",
                 next="leave it out of the feature function: at prediction time it is not known",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +17,12 @@ from mulle.kernel.metrics import class_text
 from mulle.lifecycle.training.fit import latest
 from mulle.lifecycle.training.split import Split
 
-__all__ = ["Fold", "Rows", "open_rows", "prepare_rows", "save_rows"]
+__all__ = ["Fold", "Narrow", "Rows", "open_rows", "prepare_rows", "save_rows"]
 
 Matrix = npt.NDArray[np.float32]
 Array = npt.NDArray[np.generic]
+Narrow = Callable[[Matrix, Array, Sequence[FeatureSpec]], Sequence[str]]
+"""From encoded rows, their targets and specs to the names of the features that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Rows:
 
 def prepare_rows(
     matrix: Matrix, target: Array, order: Array | None, splits: Sequence[Split], *, task: str, specs: Sequence[FeatureSpec],
-    windows: Sequence[str], seed: int, most: int,
+    windows: Sequence[str], seed: int, most: int, narrow: Narrow | None = None,
 ) -> Rows:  # fmt: skip
     """Split and encode.
 
@@ -89,6 +91,8 @@ def prepare_rows(
     seed : int
     most : int
         Rows of a fold, at most; a seeded sample of more, four fifths of it to fit on.
+    narrow : callable, optional
+        Chooses the features of each fold from its training rows.
 
     Returns
     -------
@@ -102,7 +106,8 @@ def prepare_rows(
             kept = train[latest(None if order is None else order[train], label)]
             fit_on = _sampled(kept, most - most // 5, seed)
             score_on = _sampled(valid, most // 5, seed)
-            made.append(_fold(matrix, target, fit_on, score_on, specs))
+            fold = _fold(matrix, target, fit_on, score_on, specs)
+            made.append(fold if narrow is None else _narrowed(fold, narrow))
         folds[label] = tuple(made)
     classes = () if task == "regression" else tuple(str(c) for c in np.unique(target))
     return Rows(folds, classes, task, seed)
@@ -127,6 +132,12 @@ def _fold(
                 spec = replace(spec, categories=tuple(spec.categories[i] for i in present))
         own.append(spec)
     return Fold(train, target[fit_on], valid, target[score_on], tuple(own))
+
+
+def _narrowed(fold: Fold, narrow: Narrow) -> Fold:
+    names = set(narrow(fold.train, fold.train_target, fold.specs))
+    kept = [i for i, spec in enumerate(fold.specs) if spec.name in names]
+    return replace(fold, train=fold.train[:, kept], valid=fold.valid[:, kept], specs=tuple(fold.specs[i] for i in kept))
 
 
 def _renumbered(codes: npt.NDArray[np.float32], present: npt.NDArray[np.int64], categories: int) -> npt.NDArray[np.float32]:

@@ -23,7 +23,7 @@ from mulle.core.records.bundle import FeatureSpec
 from mulle.lifecycle.training.candidates import defaults, space
 from mulle.lifecycle.training.choose import choose
 from mulle.lifecycle.training.fit import refuse_untrainable
-from mulle.lifecycle.training.folds import Rows, prepare_rows
+from mulle.lifecycle.training.folds import Narrow, Rows, prepare_rows
 from mulle.lifecycle.training.runners import Bounds, Here, Left, Runner, Workers
 from mulle.lifecycle.training.split import split_folds
 from mulle.lifecycle.training.trial import BUDGETS
@@ -53,6 +53,8 @@ class Plan:
         A code for each row's group, for folds by group.
     windows : tuple of str
         ``all`` or durations; of several the search chooses.
+    narrow : callable or None
+        Chooses the features of each fold from its training rows.
     parallel : int
         Trials at once, in workers.
     trial_timeout : float or None
@@ -75,6 +77,7 @@ class Plan:
     groups: npt.NDArray[np.int64] | None = None
     windows: tuple[str, ...] = ("all",)
     parallel: int = 1
+    narrow: Narrow | None = None
     trial_timeout: float | None = None
     memory: int | None = None
     prune: bool = False

@@ -71,7 +71,7 @@ def kept_specs(specs: tuple[FeatureSpec, ...], settings: Json) -> tuple[FeatureS
     """Leave out the specs of features that were not selected, or that are null on every training row."""
     selection = settings.get("selection")
     kept = {s.name for s in specs} if selection is None else set(selection["kept"])
-    return tuple(s for s in specs if s.name in kept - set(settings.get("dropped", ())))
+    return tuple(s for s in specs if s.name in kept and s.column not in settings.get("dropped", ()))
 
 
 def said(

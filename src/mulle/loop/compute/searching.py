@@ -17,12 +17,15 @@ from mulle.core.records.bundle import FeatureSpec
 from mulle.kernel.encode import encode, feature_specs
 from mulle.lifecycle.features.select import choose_features
 from mulle.lifecycle.training.fit import refuse_metrics, refuse_untrainable
+from mulle.lifecycle.training.folds import Narrow
 from mulle.lifecycle.training.search import Plan, search
 from mulle.lifecycle.training.split import group_codes
 from mulle.loop.compute.fitting import Index, kept_specs, order_of, raw_columns, split, target_of
 from mulle.loop.compute.work import Work, read_features
 
 __all__ = ["search_model"]
+
+Matrix = npt.NDArray[np.float32]
 
 _TOLD = 10
 """Features that a note names, at most."""
@@ -54,13 +57,14 @@ def search_model(work: Work, timeout: float | None, warm: list[Json], workers: C
     chosen, truth = features[train], target_of(work, target)[train]
     specs = feature_specs(chosen)
     known: Json = {"dropped": empty} if (empty := _empty(chosen)) else {}
-    if len(empty) == len(specs):
+    if len(empty) == chosen.width:
         raise DataError("every feature is null on every row", next="look at the joins and the transform with `mulle plan`")
-    selection = _selection(work, chosen, kept_specs(specs, known), truth)
-    specs = kept_specs(specs, known | selection)
+    specs = kept_specs(specs, known)
+    matrix = encode(chosen, specs)
+    selection = _selection(work, matrix, truth, specs)
     order = order_of(time)
     found = search(
-        encode(chosen, specs),
+        matrix,
         truth,
         None if order is None else order[train],
         task=work.model.task,
@@ -83,6 +87,7 @@ def _plan(work: Work, train: Index, workers: Callable[[int], Compute] | None) ->
         validation=declared.validation,
         groups=group_codes(raw_columns(work, by)[train], by) if by else None,
         windows=tuple(w.label for w in work.model.train_on),
+        narrow=_narrow(work),
         parallel=declared.parallel,
         trial_timeout=None if declared.trial_timeout is None else declared.trial_timeout.total_seconds(),
         memory=declared.memory,
@@ -113,10 +118,22 @@ def _notes(empty: Sequence[str], features: pl.DataFrame) -> list[str]:
     return notes + [f"{name}: {count} infinite values are read as missing" for name, count in infinite.items() if count]
 
 
-def _selection(work: Work, features: pl.DataFrame, specs: Sequence[FeatureSpec], truth: npt.NDArray[Any]) -> Json:
-    select = work.model.select
-    if select is None:
+def _selection(work: Work, matrix: Matrix, truth: npt.NDArray[Any], specs: Sequence[FeatureSpec]) -> Json:
+    if work.model.select is None:
         return {}
-    matrix: npt.NDArray[np.float32] = encode(features, specs)
     refuse_untrainable(matrix, truth, task=work.model.task, specs=specs)
-    return {"selection": to_json(choose_features(matrix, truth, specs, task=work.model.task, select=select, seed=work.seed))}
+    return {"selection": _selected(work, matrix, truth, specs)}
+
+
+def _selected(work: Work, matrix: Matrix, truth: npt.NDArray[Any], specs: Sequence[FeatureSpec]) -> Json:
+    select = work.model.select
+    assert select is not None
+    found: Json = to_json(choose_features(matrix, truth, specs, task=work.model.task, select=select, seed=work.seed))
+    return found
+
+
+def _narrow(work: Work) -> Narrow | None:
+    """Let each fold choose its features by itself: those that all training rows choose have seen what it is scored on."""
+    if work.model.select is None:
+        return None
+    return lambda matrix, truth, specs: _selected(work, matrix, truth, specs)["kept"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
+
 import numpy as np
 import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mulle.core.records.bundle import FeatureSpec
 from mulle.kernel.encode import encode, feature_specs
 from mulle.lifecycle.training.folds import open_rows, prepare_rows, save_rows
 
@@ -21,6 +25,7 @@ def test_a_fold_is_encoded_as_if_its_training_rows_were_all_there_is(seed):
         {
             "c": [["a", "b", "c", "d", "rare", None][i] for i in random.choice(6, 60, p=[0.3, 0.3, 0.2, 0.1, 0.02, 0.08])],
             "x": random.normal(size=60),
+            "at": [datetime(2013, 1 + i % 12, 1) for i in range(60)],
         }
     )
     train, valid = np.split(random.permutation(60), [40])
@@ -30,7 +35,7 @@ def test_a_fold_is_encoded_as_if_its_training_rows_were_all_there_is(seed):
         most=1000,
     )  # fmt: skip
     (fold,) = rows.folds["all"]
-    own = feature_specs(frame[train])
+    own = tuple(replace(s, categories=t.categories) for s, t in zip(specs, feature_specs(frame[train]), strict=True))
     assert fold.specs == own
     np.testing.assert_array_equal(fold.train, encode(frame[train], own))
     np.testing.assert_array_equal(fold.valid, encode(frame[valid], own))
@@ -71,3 +76,22 @@ def test_files_give_the_same_rows_mapped_not_copied(tmp_path):
             for part in ("train", "train_target", "valid", "valid_target"):
                 np.testing.assert_array_equal(getattr(one, part), getattr(other, part))
             assert isinstance(other.train.base, np.memmap)
+
+
+def test_each_fold_chooses_its_features_from_its_training_rows_alone():
+    matrix = np.zeros((40, 3), dtype=np.float32)
+    matrix[:20, 0] = matrix[20:, 1] = np.arange(20)
+    specs = [FeatureSpec(name=n, kind="number") for n in "abc"]
+    splits = [(np.arange(20), np.arange(20, 40)), (np.arange(20, 40), np.arange(20))]
+
+    def varied(train, target, specs):
+        assert len(train) == len(target) == 20
+        return [s.name for i, s in enumerate(specs) if train[:, i].std() > 0]
+
+    rows = prepare_rows(
+        matrix, np.arange(40.0), None, splits, task="regression", specs=specs, windows=["all"], seed=0, most=100, narrow=varied
+    )
+    first, second = rows.folds["all"]
+    assert [[s.name for s in f.specs] for f in (first, second)] == [["a"], ["b"]]
+    assert first.train[:, 0].tolist() == list(range(20))
+    assert first.valid[:, 0].tolist() == [0] * 20

@@ -297,6 +297,14 @@ def test_a_trial_that_overruns_is_ended_even_in_this_process():
     assert found.settings["candidate"] == "ridge"
 
 
+def test_the_time_of_the_search_ends_a_trial_under_way_in_this_process():
+    began = time.monotonic()
+    found = run(*rows(), candidates=(ridge(), lightgbm(n_estimators=10**7)), trials=50, timeout=1.5)
+    assert time.monotonic() - began < 15
+    assert found.settings["candidate"] == "ridge"
+    assert found.trials[-1]["failure"] in ("timeout", "")
+
+
 def _monotone(m, t):
     m = m.copy()
     m[:, 1] = -np.arctan(t / 50)
