@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ...] [--no-peers] [--size small|full] [--json]``: measure the claims and print them."""
+"""``python -m benchmarks [NAME ...] [--no-peers] [--size small|full] [--data DIR] [--json]``: measure the claims, print them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
+from benchmarks import standing
 from benchmarks.claim import Claim
 from benchmarks.machine import machine
 from benchmarks.measure import measure
 from benchmarks.report import as_json, as_text
+from benchmarks.study import Study, cells
 
 __all__ = ["main"]
 
-NAMES = ("point_in_time", "online_read", "materialise", "checks", "ingest")
+NAMES = ("point_in_time", "online_read", "materialise", "checks", "ingest", "search")
 _RESULTS = Path(__file__).parent / "results"
 
 
@@ -28,13 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(", ".join(f"{name} {value}" for name, value in found.items()), end="\n\n", flush=True)
     measured, wrong = [], False
     for claim in (c for name in asked.names for c in _claims(name)):
-        outcomes = measure(claim, asked.size, peers=not asked.no_peers, say=lambda text: print(text, file=sys.stderr, flush=True))
-        told = as_json(claim, asked.size, outcomes)
-        wrong |= any(o.failed for o in outcomes.values() if not o.side.peer or "another answer" in o.failed)
-        wrong |= any(t["met"] is False for t in told["targets"])
+        told, text, failed = _studied(claim, asked) if isinstance(claim, Study) else _timed(claim, asked)
+        wrong |= failed or any(t["met"] is False for t in told["targets"])
         measured.append(told)
         if not asked.json:
-            print(as_text(claim, asked.size, outcomes), flush=True)
+            print(text, flush=True)
     document = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": found, "claims": measured}
     if asked.json:
         print(json.dumps(document, indent=2))
@@ -46,11 +46,29 @@ def main(arguments: list[str] | None = None) -> int:
     return int(wrong)
 
 
+def _timed(claim: Claim, asked: argparse.Namespace) -> tuple[dict, str, bool]:
+    outcomes = measure(claim, asked.size, peers=not asked.no_peers, say=_say)
+    failed = any(o.failed for o in outcomes.values() if not o.side.peer or "another answer" in o.failed)
+    return as_json(claim, asked.size, outcomes), as_text(claim, asked.size, outcomes), failed
+
+
+def _studied(study: Study, asked: argparse.Namespace) -> tuple[dict, str, bool]:
+    kept = _RESULTS / "cells" if asked.size == "full" else None
+    found = tuple(cells(study, asked.size, peers=not asked.no_peers, data=asked.data, kept=kept, say=_say))
+    failed = any(c.failed for c in found if c.side == study.sides[0].name)
+    return standing.as_json(study, asked.size, found), standing.as_text(study, asked.size, found), failed
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all by default")
     parser.add_argument("--no-peers", action="store_true", help="only our side and the limit")
     parser.add_argument("--size", choices=["small", "full"], default="full", help="targets are judged at full size only")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="search: a folder with the classic tables, Parquet files")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     asked = parser.parse_args(arguments)
     if unknown := sorted(set(asked.names) - set(NAMES)):
@@ -59,8 +77,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return asked
 
 
-def _claims(name: str) -> tuple[Claim, ...]:
-    claims: tuple[Claim, ...] = import_module(f"benchmarks.{name}").CLAIMS
+def _claims(name: str) -> tuple[Claim | Study, ...]:
+    claims: tuple[Claim | Study, ...] = import_module(f"benchmarks.{name}").CLAIMS
     return claims
 
 

@@ -16,7 +16,7 @@ import psutil
 from benchmarks.claim import GIB, Claim, Outcome, Side, Size
 from benchmarks.environments import PeerMissing, python_of
 
-__all__ = ["measure"]
+__all__ = ["measure", "outcome_of"]
 
 _ROOT = Path(__file__).parent.parent
 _SECONDS = 1800
@@ -53,7 +53,7 @@ def measure(claim: Claim, size: Size, *, peers: bool, say: Callable[[str], None]
             if side.peer and not peers:
                 continue
             say(f"{claim.name}: {side.name}")
-            outcomes[side.name] = _outcome(side, folder)
+            outcomes[side.name] = outcome_of(side, folder)
         limit = claim.sides[1]
         for name, outcome in outcomes.items():
             if outcome.failed or name == limit.name:
@@ -65,10 +65,11 @@ def measure(claim: Claim, size: Size, *, peers: bool, say: Callable[[str], None]
     return outcomes
 
 
-def _outcome(side: Side, folder: Path) -> Outcome:
+def outcome_of(side: Side, folder: Path, *, seconds: float = _SECONDS) -> Outcome:
+    """Run one side in a folder that holds its data, to its end or for so many seconds."""
     try:
         python = python_of(side.peer) if side.peer else Path(sys.executable)
-        _process(python, folder / f"{side.slug}.log", "run", side.call, str(folder), side.slug, str(side.repeat))
+        _process(python, folder / f"{side.slug}.log", "run", side.call, str(folder), side.slug, str(side.repeat), seconds=seconds)
     except PeerMissing as error:
         return Outcome(side=side, failed=f"could not be installed: {error}")
     except _Stopped as error:
@@ -79,19 +80,19 @@ def _outcome(side: Side, folder: Path) -> Outcome:
     )
 
 
-def _process(python: Path, log: Path, *arguments: str) -> None:
-    """Run a side to its end; it may take half of the machine's memory and half an hour."""
+def _process(python: Path, log: Path, *arguments: str, seconds: float = _SECONDS) -> None:
+    """Run a side to its end; it may take half of the machine's memory and so many seconds."""
     most = psutil.virtual_memory().total // 2
     # Each library takes the threads it likes: the limit that our own processes share does not hold here.
     environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "VIRTUAL_ENV")}
     command = [str(python), "-W", "ignore", "-m", "benchmarks.side", *arguments]
     with log.open("w") as output:
         child = subprocess.Popen(command, cwd=_ROOT, stdout=output, stderr=output, env=environment)
-    end, watched = time.monotonic() + _SECONDS, psutil.Process(child.pid)
+    end, watched = time.monotonic() + seconds, psutil.Process(child.pid)
     try:
         while child.poll() is None:
             if time.monotonic() > end:
-                raise _Stopped(f"stopped after {_SECONDS} s")
+                raise _Stopped(f"stopped after {seconds:g} s")
             if _resident(watched) > most:
                 raise _Stopped(f"stopped: it took more than {most / GIB:.0f} GiB, half of the machine's memory")
             time.sleep(_LOOK_SECONDS)

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.claim import GIB, Claim, Outcome, Size
 
-__all__ = ["as_json", "as_text"]
+__all__ = ["as_json", "as_text", "table", "verdict"]
 
 _UNITS = ((1.0, "s", 1.0), (1e-3, "ms", 1e3), (0.0, "us", 1e6))
 
@@ -24,7 +24,7 @@ def as_text(claim: Claim, size: Size, outcomes: Mapping[str, Outcome]) -> str:
         note = outcome.side.note
         peak = f"{outcome.peak_bytes / GIB:.2f} GiB"
         rows.append((outcome.side.name, _time(outcome.best), str(len(outcome.runs)), ratio, _time(outcome.cpu), peak, note))
-    lines = [f"### {claim.name}", "", claim.says.format_map(_Thousands(claim.sizes[size])), "", *_table(rows), ""]
+    lines = [f"### {claim.name}", "", claim.says.format_map(_Thousands(claim.sizes[size])), "", *table(rows), ""]
     return "\n".join([*lines, *_targets(claim, size, outcomes), ""])
 
 
@@ -52,12 +52,14 @@ def as_json(claim: Claim, size: Size, outcomes: Mapping[str, Outcome]) -> dict[s
 
 
 def _targets(claim: Claim, size: Size, outcomes: Mapping[str, Outcome]) -> list[str]:
-    good, lines = _good(outcomes), []
-    for target in claim.targets:
-        figure, met = target.figure(good), target.met(good)
-        said = "not measured" if met is None else "no verdict at this size" if size != "full" else "met" if met else "**missed**"
-        lines.append(f"- {target.says}: {'-' if figure is None else f'{figure:.2f}'}, {said}")
-    return lines
+    good = _good(outcomes)
+    return [f"- {t.says}: {verdict(t.figure(good), t.met(good), size)}" for t in claim.targets]
+
+
+def verdict(figure: float | None, met: bool | None, size: Size) -> str:
+    """Write what a target's figure is, and whether it is met."""
+    said = "not measured" if met is None else "no verdict at this size" if size != "full" else "met" if met else "**missed**"
+    return f"{'-' if figure is None else f'{figure:.2f}'}, {said}"
 
 
 def _good(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
@@ -69,7 +71,8 @@ def _time(seconds: float) -> str:
     return f"{seconds * factor:.3g} {unit}" if seconds * factor < 1000 else f"{seconds * factor:.0f} {unit}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Write rows of cells as a Markdown table; the first is the head."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
     return [lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]]

@@ -30,6 +30,13 @@ _TOLD = (
     ("pandera", "pandera"),
     ("pointblank", "pointblank"),
     ("great_expectations", "great-expectations"),
+    ("flaml", "flaml"),
+    ("autogluon.tabular", "autogluon.tabular"),
+    ("optuna", "optuna"),
+    ("sklearn", "scikit-learn"),
+    ("lightgbm", "lightgbm"),
+    ("xgboost", "xgboost"),
+    ("catboost", "catboost"),
 )
 
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
+import zipfile
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
+import mlflow
+import numpy as np
+import polars as pl
 import pytest
 from mlflow import MlflowClient
 from mlflow.models import Model
 
+import mulle as ml
 from mulle.adapters.tracking.mlflow import MlflowTracking
 from mulle.core.errors import NotFound, Unavailable
+from mulle.core.records.dataset import DatasetVersion
 from mulle.core.records.model import ModelVersion
 from mulle.core.records.run import GateResult, Run, Trial
 
@@ -106,6 +115,54 @@ def test_a_run_with_its_trials_is_found_by_mlflows_own_client(tracking: MlflowTr
     assert found[3].data.tags["mulle.reason"] == "memory"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToldTrial(Trial):
+    """A trial of which the search recorded more."""
+
+    failure: str = ""
+    train_on: str = "all"
+    folds: tuple[float | None, ...] = ()
+
+
+def test_a_trial_shows_its_folds_and_why_it_failed(tracking: MlflowTracking, client: MlflowClient, run: str) -> None:
+    more = [
+        ToldTrial(
+            run=run, number=0, candidate="ridge", params={}, score=2.0, state="done", seconds=1.0,
+            train_on="180d", folds=(1.0, 3.0, None),
+        ),
+        ToldTrial(
+            run=run, number=1, candidate="svm", params={}, score=None, state="failed", seconds=9.0,
+            failure="timeout", reason="it took longer than 9 s",
+        ),
+    ]  # fmt: skip
+    parent = tracking.log_run(a_run(run), more, {}, [], {})
+    good, bad = sorted(children(client, parent), key=lambda child: child.data.tags["mulle.trial"])
+    assert [(m.step, m.value) for m in client.get_metric_history(good.info.run_id, "fold_score")] == [(0, 1.0), (1, 3.0)]
+    assert good.data.params["train_on"] == "180d"
+    assert "mulle.failure" not in good.data.tags
+    assert (bad.info.status, bad.data.tags["mulle.failure"]) == ("FAILED", "timeout")
+    assert bad.data.tags["mulle.reason"] == "it took longer than 9 s"
+
+
+def test_a_run_names_the_data_it_read_and_carries_its_files(
+    tracking: MlflowTracking, client: MlflowClient, run: str, tmp_path: Path
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "source.zip").write_bytes(b"zipped")
+    data = DatasetVersion(
+        id="d", created_at=T0, dataset="flights", version=12, rows=336, added=1, hash="ab" * 32,
+        schema={"distance": "Float64", "at": "Datetime(us, UTC)"}, table="data/flights", lake_version=14,
+    )  # fmt: skip
+    for _ in range(2):
+        parent = tracking.log_run(a_run(run), [], {}, [], {}, data=[data], files=tmp_path)
+    (given,) = client.get_run(parent).inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("flights@12", "ab" * 18)
+    assert '"lake_version": 14' in given.dataset.source
+    assert given.tags[0].value == "training"
+    kept = client.download_artifacts(parent, "code/source.zip", str(tmp_path))
+    assert Path(kept).read_bytes() == b"zipped"
+
+
 def test_logging_again_doubles_nothing(tracking: MlflowTracking, client: MlflowClient, run: str) -> None:
     first = log(tracking, run)
     other = MlflowTracking(tracking.address(), Path("unused"))
@@ -160,7 +217,7 @@ KILLED = """
 import importlib.util, os, signal, sys
 from pathlib import Path
 spec = importlib.util.spec_from_file_location("suite", sys.argv[1])
-suite = importlib.util.module_from_spec(spec); spec.loader.exec_module(suite)
+suite = sys.modules["suite"] = importlib.util.module_from_spec(spec); spec.loader.exec_module(suite)
 suite.die_after(sys.argv[2], sys.argv[3], Path(sys.argv[4]))
 """
 
@@ -205,3 +262,75 @@ def test_a_server_that_is_away_says_so(tmp_path: Path) -> None:
     tracking = MlflowTracking(f"sqlite:///{tmp_path}/file/mlflow.db", tmp_path)
     with pytest.raises(Unavailable):
         tracking.aliases("x")
+
+
+PROJECT = """
+import polars as pl
+import mulle as ml
+
+trips = ml.Dataset("trips", ml.Files("trips.parquet"), key="id", time="at", outcome=["minutes", "late"])
+
+@ml.features(trips, past=ml.history(trips, on=["origin"], window="30d", every="1h", minutes=pl.col("minutes").mean()))
+def shape(rows):
+    return rows.select("origin", "distance", hour=pl.col("at").dt.hour(), past="past.minutes")
+
+minutes = ml.Model(
+    "minutes", features=shape, target="minutes", task="regression",
+    search=ml.Search([ml.ridge()], trials=2), gates=[ml.parity(1e-4)],
+)
+late = ml.Model(
+    "late", features=shape, target="late", task="binary", search=ml.Search([ml.logistic()], trials=2), gates=[ml.parity(1e-4)],
+)
+"""
+
+
+def trips(n: int = 400) -> pl.DataFrame:
+    random = np.random.default_rng(0)
+    distance = random.uniform(50, 2000, n)
+    minutes = distance / 8 + random.normal(0, 5, n)
+    return pl.DataFrame(
+        {
+            "id": [f"t{i}" for i in range(n)],
+            "at": pl.datetime_range(T0, T0 + (n - 1) * np.timedelta64(1, "h").item(), "1h", eager=True),
+            "origin": random.choice(["EWR", "JFK", "LGA"], n),
+            "distance": [None if i % 17 == 0 else d for i, d in enumerate(distance)],
+            "minutes": minutes,
+            "late": np.where(minutes > 130, "yes", "no"),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "project.py").write_text(PROJECT)
+    trips().write_parquet(folder / "trips.parquet")
+    for model in ("minutes", "late"):
+        assert ml.project(folder).run(model)["state"] == "succeeded"
+    return folder
+
+
+@pytest.mark.parametrize("model", ["minutes", "late"])
+def test_mlflow_loads_a_version_that_answers_as_ours_does(lab: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow.tracking._model_registry.utils, "_registry_uri", f"sqlite:///{lab}/.mulle/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{lab}/.mulle/mlflow.db")
+    theirs = mlflow.pyfunc.load_model(f"models:/{model}@champion")
+    # Of origins that nobody has seen the online store knows nothing either, so that both doors see the same null.
+    rows = trips().with_columns(origin=pl.lit("XXX")).head(50)
+    ours = ml.project(lab).load(f"{model}@champion").predict(rows)["value"].to_list()
+    for asked in (rows.to_pandas(), rows.drop("minutes", "late").to_pandas(), rows.to_dicts()):
+        assert theirs.predict(asked) == ours
+    assert len(set(ours)) > 1
+
+
+def test_a_run_leaves_its_code_leaderboard_and_data_in_mlflow(lab: Path, tmp_path: Path) -> None:
+    uri = f"sqlite:///{lab}/.mulle/mlflow.db"
+    client = MlflowClient(uri, uri)
+    (found,) = client.search_runs([experiment(client)], "tags.`mulle.model` = 'late'")
+    assert [d.dataset.name for d in found.inputs.dataset_inputs] == ["trips@1"]
+    assert found.data.metrics["seconds.search"] > 0
+    code = Path(client.download_artifacts(found.info.run_id, "code/source.zip", str(tmp_path)))
+    assert hashlib.sha256(code.read_bytes()).hexdigest() == found.data.tags["mulle.code.sha256"]
+    assert zipfile.ZipFile(code).read("project.py").decode() == PROJECT
+    board = Path(client.download_artifacts(found.info.run_id, "leaderboard.json", str(tmp_path)))
+    assert [t["rank"] for t in json.loads(board.read_text())] == [1, 2]

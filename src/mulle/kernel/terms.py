@@ -31,6 +31,8 @@ _MANY, _SHARED = 500, 5
 _CHUNK = 8_192
 _FEW = 256
 
+_IN_WORDS = words("text")
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -126,4 +128,4 @@ class Terms:
 def _split(values: pl.Series) -> pl.Series:
     if isinstance(values.dtype, (pl.List, pl.Array)):
         return values.cast(pl.List(pl.String))
-    return values.to_frame("text").select(words("text")).to_series()
+    return values.to_frame("text").select(_IN_WORDS).to_series()

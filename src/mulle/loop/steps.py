@@ -7,10 +7,12 @@ after a crash writes the same thing again. Compute happens in child processes (`
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.model import Model
@@ -21,11 +23,12 @@ from mulle.core.records.base import Cause, Json, from_json, to_json
 from mulle.core.records.dataset import CheckResult, DatasetVersion, Quarantine
 from mulle.core.records.deployment import Deployment
 from mulle.core.records.model import ModelVersion, Parity
-from mulle.core.records.run import GateResult, Run, Trial
+from mulle.core.records.run import GateResult, Run, Trial, run_stages
 from mulle.kernel.faults import point
 from mulle.lifecycle.data.stage import Staged, staged_rows
 from mulle.lifecycle.rollout.plan import start_canary
 from mulle.loop.ingest import audit, ingest_labels, needed, publish_staged, stage_new
+from mulle.loop.leavings import write_leavings
 from mulle.loop.online import refresh_online
 from mulle.loop.operate import add_deployment, champion
 from mulle.loop.parts import Parts
@@ -143,6 +146,8 @@ class Steps:
 
     def evaluate(self, run_id: str, results: Json) -> Json:
         """Fit the winner on the training rows and measure it on the holdout, in a child."""
+        # The search is over and this process only waits for children: time for what the register step needs.
+        self.parts.tracking().prepare()
         return self._task("evaluate", run_id, results, settings=results["search"]["settings"])
 
     def bundle(self, run_id: str, results: Json) -> Json:
@@ -233,16 +238,24 @@ class Steps:
         # A replay's first model is there when the replay begins; later ones take their declared time.
         return run.created_at if run.options.get("first") else run.created_at + self.lag
 
-    def _log(self, run_id: str, results: Json, gates: object, version: ModelVersion | None = None) -> dict[str, str]:
+    def _log(
+        self, run_id: str, results: Json, gates: Sequence[GateResult], version: ModelVersion | None = None
+    ) -> dict[str, str]:
         run, _ = self._run(run_id)
-        tracking = self.parts.tracking()
+        home, runs, tracking = self.parts.settings.home, self.parts.metadata.runs, self.parts.tracking()
+        data = [from_json(DatasetVersion, v) for v in results["publish"]["versions"].values()]
+        trials, stages = runs.trials(run_id), [s for s in run_stages(runs.events(run_id)) if s.state == "done"]
+        metrics = results["evaluate"]["metrics"] | {f"seconds.{s.name}": s.seconds for s in stages}
         tags = {"mulle.code": run.code, "mulle.git": run.git or "", "mulle.causes": "; ".join(c.why for c in run.causes)}
-        versions = results["publish"]["versions"]
-        tags |= {f"mulle.data.{name}": str(v["version"]) for name, v in versions.items()}
+        tags |= {f"mulle.data.{v.dataset}": str(v.version) for v in data}
+        tags |= {"mulle.resources.cpus": str(os.cpu_count()), "mulle.resources.processes": str(self.parts.settings.processes)}
         if chosen := results["search"].get("selection"):
             tags["mulle.selection"] = f"{chosen['by']}: {len(chosen['kept'])} of {len(chosen['scores'])}"
             tags["mulle.features"] = ", ".join(chosen["kept"])
-        parent = tracking.log_run(run, self.parts.metadata.runs.trials(run_id), results["evaluate"]["metrics"], list(gates), tags)  # type: ignore[call-overload]
+        with TemporaryDirectory() as folder:
+            code, project = home / "code" / run.code, self.parts.settings.project
+            tags |= write_leavings(Path(folder), run, trials, gates, code=code, project=project)
+            parent = tracking.log_run(run, trials, metrics, gates, tags, data=data, files=Path(folder))
         point("during:log")
         return {"run_id": parent} if version is None else tracking.register(version, Path(version.address), parent)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mulle.core.declare.text import LONGEST, hashed, ngrams, words
-from mulle.core.errors import TransformError
+from mulle.core.errors import DeclarationError, TransformError
 from mulle.core.records.base import from_json, to_json
 from mulle.core.records.bundle import FeatureSpec
 from mulle.kernel.encode import ITEMS, encode, feature_specs, unseen
@@ -97,6 +98,15 @@ def test_the_user_says_otherwise_by_the_type_of_the_column() -> None:
         prove_row_wise(function, frame)
 
 
+@pytest.mark.parametrize(
+    "refused", [lambda: ngrams("c", 0), lambda: ngrams("c", 9), lambda: hashed("c", 1), lambda: hashed("c", 5000)]
+)
+def test_pieces_and_buckets_have_bounds(refused: Callable[[], pl.Expr]) -> None:
+    with pytest.raises(DeclarationError) as caught:
+        refused()
+    assert caught.value.next.startswith("choose from")
+
+
 def test_hashing_counts_words_that_training_never_saw() -> None:
     made = pl.DataFrame({"t": ["new words", "words words", None, ""]}).select(h=hashed("t", 4096))
     matrix = encode(made, feature_specs(made))
@@ -152,9 +162,12 @@ def test_a_column_without_any_value_is_encoded() -> None:
 
 
 TEXTS = st.one_of(
-    st.none(), st.just(""), st.text(max_size=60), st.lists(st.sampled_from(["red", "CHAIR", "lamp", "ΣΑΣ", "İ", "x"]), max_size=9).map(" ".join),
+    st.none(),
+    st.just(""),
+    st.text(max_size=60),
+    st.lists(st.sampled_from(["red", "CHAIR", "lamp", "ΣΑΣ", "İ", "x"]), max_size=9).map(" ".join),
     st.integers(1, 30_000).map(lambda n: "red lamp " * n),
-)  # fmt: skip
+)
 NUMBERS = st.one_of(st.none(), st.floats(width=32))
 ROWS = st.fixed_dictionaries(
     {

@@ -42,9 +42,13 @@ _SETTLED_NS = 60 * 10**9
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What one file gave: its position, and its rows when there are new ones."""
+    """What one file gave: its position, and its rows when there are new ones.
+
+    `refused` is its position when those are turned away: it keeps, as ``before``, how far the file was read without them.
+    """
 
     position: Json
+    refused: Json
     portion: Portion | None = None
     counted: int | None = None
     waits: bool = False
@@ -53,7 +57,8 @@ class _Read:
 class FilesReader:
     """Reads the new files below a path, glob or folder; implements `SourceReader`.
 
-    Positions are ``{"files": {name: {size, mtime_ns, hash, rows}}}``, and ``text`` for a CSV: its columns of text. A file
+    Positions are ``{"files": {name: {size, mtime_ns, hash, rows}}}``, and ``text`` for a CSV: its columns of text; ``before``
+    is an earlier position, or null, where the rows since then were turned away. A file
     of the same size and modification time is not opened again; one whose content is the same is not read again. A CSV or
     JSON lines file that grew, its old bytes unchanged, gives the appended rows only. Any other change gives the whole file
     again, as corrections of its rows; without a key, which alone tells what is corrected, it is refused. There a last line
@@ -132,6 +137,7 @@ class FilesReader:
             origin=_origin([p.name for p in portions], [r.portion.name for r in reads if r.portion and r.waits]),
             counted=None if None in counts else sum(c or 0 for c in counts),
             parts=[p.name for p in portions],
+            refused={"files": seen | {r.portion.name: r.refused for r in reads if r.portion}},
         )
 
     def only(self, parts: Collection[str]) -> FilesReader:
@@ -191,7 +197,10 @@ class FilesReader:
             if kind == "csv" and not lines.reached:
                 return None
             if not lines.resume(known):
-                return _Read({**(known or {}), "mtime_ns": found.mtime_ns})
+                return _same(known, found)
+            # What was turned away is published nowhere: from before it, there is nothing to correct.
+            if not self._keyed and known and not lines.resumed and not lines.resume(known := _before(known)):
+                return _same(known, found)
             self._refuse_changed(found, known if not lines.resumed else None)
             before = known if known and lines.resumed else {}
             if kind == "jsonl":
@@ -202,7 +211,8 @@ class FilesReader:
                 spool, columns = read_csv(lines, head, separator=separator, nulls=nulls, text=text, budget=budget)
                 facts = {"text": columns}
         position = lines.position(before.get("rows", 0) + spool.rows) | facts
-        return _Read(position, spool.portion() if spool.rows else None, waits=lines.reached < found.size)
+        refused = {**position, "before": _before(known)}
+        return _Read(position, refused, spool.portion() if spool.rows else None, waits=lines.reached < found.size)
 
     def _read_columnar(self, found: Found, known: dict[str, Any] | None, kind: str) -> _Read:
         mark = self._store.mark(found)
@@ -211,11 +221,11 @@ class FilesReader:
                 mark = hashlib.file_digest(stream, "sha256").hexdigest()[:32]  # type: ignore[arg-type]
         position = {"size": found.size, "mtime_ns": found.mtime_ns, "hash": mark, "rows": 0}
         if known and known["hash"] == mark:
-            return _Read({**position, "rows": known["rows"]})
-        self._refuse_changed(found, known)
+            return _same(known, found)
+        self._refuse_changed(found, _before(known))
         portion, rows = columnar(self._store, found, kind)
         position["rows"] = rows
-        return _Read(position, portion if rows != 0 else None, rows)
+        return _Read(position, {**position, "before": _before(known)}, portion if rows != 0 else None, rows)
 
     def _is_growing(self, found: Found) -> bool:
         # Objects of S3 appear whole. Where a key tells which row is corrected, and on a replay, nothing need wait.
@@ -231,6 +241,17 @@ class FilesReader:
                 next="declare key= on the dataset, or put the file back and what is new into a file of its own",
                 file=found.name,
             )
+
+
+def _same(known: dict[str, Any] | None, found: Found) -> _Read:
+    """Give the position of a file whose content is that of `known`."""
+    position = {**(known or {}), "size": found.size, "mtime_ns": found.mtime_ns}
+    return _Read(position, position)
+
+
+def _before(known: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Give how far a file was read without what was turned away; None where nothing of it was taken."""
+    return known["before"] if known and "before" in known else known
 
 
 def _origin(names: list[str], waiting: list[str]) -> str:

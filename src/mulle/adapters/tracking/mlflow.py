@@ -13,9 +13,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from mulle.adapters.tracking.figures import (
+    Figure,
+    dataset_input,
+    gate_tags,
+    log_figures,
+    run_params,
+    trial_figures,
+    trial_params,
+    trial_tags,
+)
 from mulle.adapters.tracking.open import open_client, open_experiment
 from mulle.adapters.tracking.pyfunc_model import DATA, write_model_files
 from mulle.core.errors import MulleError, NotFound, Unavailable
+from mulle.core.records.dataset import DatasetVersion
 from mulle.core.records.model import ModelVersion
 from mulle.core.records.run import GateResult, Run, Trial
 
@@ -24,9 +35,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 __all__ = ["MlflowTracking", "tracking_name"]
-
-Metrics = Mapping[str, float]
-Params = Mapping[str, object]
 
 _STATUS = {"failed": "FAILED", "pruned": "KILLED", "killed": "KILLED"}
 _PARENT = "mlflow.parentRunId"
@@ -74,6 +82,9 @@ class MlflowTracking:
         metrics: Mapping[str, float],
         gates: Sequence[GateResult],
         tags: Mapping[str, str],
+        *,
+        data: Sequence[DatasetVersion] = (),
+        files: Path | None = None,
     ) -> str:
         """Write a parent run with a child run per trial; see the port.
 
@@ -83,13 +94,18 @@ class MlflowTracking:
             start = int(run.created_at.timestamp() * 1000)
             parent = _found(client, experiment, "mulle.run", run.id)
             if parent is None:
-                own = {"mulle.run": run.id, "mulle.model": run.model}
-                parent = client.create_run(experiment, start_time=start, tags=own, run_name=f"{run.model} {run.id}")
+                names = {"mulle.run": run.id, "mulle.model": run.model}
+                parent = client.create_run(experiment, start_time=start, tags=names, run_name=f"{run.model} {run.id}")
             parent_id = str(parent.info.run_id)
             done = _children(client, experiment, parent_id)
             for trial in trials:
                 _log_trial(client, experiment, parent_id, trial, start, done.get(_trial_tag(trial)))
-            _log(client, parent_id, start, metrics, _run_params(run), {**tags, **_gate_tags(gates)})
+            figures = [Figure(name, value) for name, value in metrics.items()]
+            log_figures(client, parent_id, start, figures, run_params(run), {**tags, **gate_tags(gates)})
+            if data:
+                client.log_inputs(parent_id, datasets=[dataset_input(version) for version in data])
+            if files is not None:
+                client.log_artifacts(parent_id, str(files))
             if parent.info.status == "RUNNING":
                 end = start + int(1000 * sum(trial.seconds for trial in trials))
                 client.set_terminated(parent_id, end_time=end)
@@ -190,43 +206,14 @@ def _trial_tag(trial: Trial) -> str:
 
 def _log_trial(client: MlflowClient, experiment: str, parent: str, trial: Trial, start: int, child: MlflowRun | None) -> None:
     if child is None:
-        tags = {_PARENT: parent, "mulle.trial": _trial_tag(trial), "mulle.candidate": trial.candidate}
-        tags |= {"mulle.reason": trial.reason[:5000]} if trial.reason else {}
+        tags = {_PARENT: parent, "mulle.trial": _trial_tag(trial), **trial_tags(trial)}
         name = f"{trial.number:03d} {trial.candidate}"
         child = client.create_run(experiment, start_time=start, tags=tags, run_name=name)
     if child.info.status != "RUNNING":
         return
-    metrics = {"seconds": trial.seconds} | ({} if trial.score is None else {"score": trial.score})
-    _log(client, child.info.run_id, start, metrics, {"candidate": trial.candidate, **trial.params}, {})
+    log_figures(client, child.info.run_id, start, trial_figures(trial), trial_params(trial), {})
     # The end comes last: a child that still runs is one that a crash left unfinished.
     client.set_terminated(child.info.run_id, _STATUS.get(trial.state, "FINISHED"), start + int(1000 * trial.seconds))
-
-
-def _log(client: MlflowClient, run_id: str, at: int, metrics: Metrics, params: Params, tags: Mapping[str, str]) -> None:
-    from mlflow.entities import Metric, Param, RunTag
-
-    # A metric is known by name, time and value: the same time each time makes a repeat the same metric.
-    values = [Metric(_allowed(name), float(value), at, 0) for name, value in metrics.items()]
-    settings = [Param(_allowed(name), str(value)[:6000]) for name, value in params.items()]
-    words = [RunTag(_allowed(name), value[:5000]) for name, value in tags.items()]
-    # MLflow takes 100 parameters, 100 tags and 1,000 metrics at once.
-    for start in range(0, max(len(values), len(settings), len(words)), 100):
-        part = slice(start, start + 100)
-        client.log_batch(run_id, metrics=values[part], params=settings[part], tags=words[part])
-
-
-def _allowed(name: str) -> str:
-    return re.sub(r"[^\w\-. /:]", "_", name)[:250]
-
-
-def _run_params(run: Run) -> dict[str, object]:
-    return {"cutoff": run.cutoff.isoformat(), "code": run.code, "git": run.git or "", "seed": run.seed} | {
-        f"option.{name}": value for name, value in run.options.items()
-    }
-
-
-def _gate_tags(gates: Sequence[GateResult]) -> dict[str, str]:
-    return {f"mulle.gate.{gate.gate}": f"{gate.verdict}: {gate.reason}" for gate in gates}
 
 
 def _ensure_model(client: MlflowClient, name: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -69,16 +70,21 @@ def open_experiment(client: MlflowClient, name: str, artifacts: str | None) -> s
 
 
 def _make_database(path: Path) -> None:
-    # MLflow cannot go on from migrations that were cut short, so they run on a file that is named when they are done.
+    # MLflow cannot go on from migrations that were cut short, and each of them waits for the disk: they run in memory, and
+    # the file has its name only when all is in it.
     if path.exists():
         return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    store = SqlAlchemyStore(_SQLITE.removesuffix("/"), str(path.parent))
     new = path.with_name(f".{path.name}.{uuid4().hex}")
     os.close(os.open(new, os.O_RDWR | os.O_CREAT, 0o600))
     try:
-        store = SqlAlchemyStore(f"{_SQLITE}{new}", str(path.parent))
+        with closing(sqlite3.connect(new)) as file:
+            store.engine.raw_connection().driver_connection.backup(file)
+            # The file remembers it: a commit then waits for the disk once, and readers do not wait for writers.
+            file.execute("pragma journal_mode=wal")
         store._dispose_engine()
         # A link, unlike a rename, leaves the file of a process that was faster.
         with suppress(FileExistsError):

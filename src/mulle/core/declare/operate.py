@@ -76,11 +76,16 @@ class Monitor:
     drift : Psi
     quality : NullRate
     performance : AtMost or AtLeast, optional
-        Bound on a metric over late labels.
+        Bound on one of Mulle's metrics over late labels.
     delay : str
         A window is mature this long after its end, or when nearly all labels are in.
     min_rows : int
         A window with fewer rows raises no alarm.
+
+    Raises
+    ------
+    DeclarationError
+        When the performance is bound by a metric of the project's own: windows are judged without its rows.
 
     Examples
     --------
@@ -105,6 +110,11 @@ class Monitor:
         delay: str | timedelta = "1d",
         min_rows: int = 200,
     ) -> None:
+        if performance is not None and performance.own is not None:
+            raise DeclarationError(
+                f"monitor: performance is bound by '{performance.metric}', a metric of your own",
+                next="bound one of Mulle's metrics here, and use your own in gates",
+            )
         object.__setattr__(self, "window", duration(window))
         object.__setattr__(self, "drift", drift or Psi(0.2))
         object.__setattr__(self, "quality", quality or NullRate(0.05))

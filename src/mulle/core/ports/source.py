@@ -32,6 +32,8 @@ class Batch:
         Which published rows may be among these again; those that equal one in every column are left out.
     parts : sequence of str
         What of this can be read and judged by itself (see `PartedReader`), in order; empty where it is one thing.
+    refused : dict or None
+        The positions to record instead when the rows are turned away; None for the same ones.
     """
 
     pieces: Iterable[pl.DataFrame]
@@ -40,6 +42,7 @@ class Batch:
     counted: int | None = None
     repeats: pl.Expr | None = None
     parts: Sequence[str] = ()
+    refused: Json | None = None
 
     def frame(self) -> pl.DataFrame:
         """Read all pieces into one frame."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from mulle.core.records.dataset import DatasetVersion
 from mulle.core.records.model import ModelVersion
 from mulle.core.records.run import GateResult, Run, Trial
 
@@ -26,8 +27,24 @@ class Tracking(Protocol):
         metrics: Mapping[str, float],
         gates: Sequence[GateResult],
         tags: Mapping[str, str],
+        *,
+        data: Sequence[DatasetVersion] = (),
+        files: Path | None = None,
     ) -> str:
         """Write a parent run with a child run per trial; return the parent's tracking id.
+
+        Parameters
+        ----------
+        run : Run
+        trials : sequence of Trial
+        metrics : mapping
+            Figures of the run as a whole, by name.
+        gates : sequence of GateResult
+        tags : mapping
+        data : sequence of DatasetVersion
+            What the run read.
+        files : Path, optional
+            A folder whose content goes beside the figures.
 
         Raises
         ------

@@ -23,6 +23,7 @@ from mulle.kernel.bundle import INPUT, OUTPUT
 from mulle.kernel.fitted import Estimator, answers
 from mulle.kernel.graph import open_graph
 from mulle.lifecycle.registry.ensemble import compile_blend
+from mulle.lifecycle.registry.means import register_means
 from mulle.lifecycle.registry.trees import compile_catboost, compile_hist, compile_lightgbm, compile_xgboost
 
 __all__ = ["compile_model"]
@@ -30,7 +31,7 @@ __all__ = ["compile_model"]
 _IR = 8
 _OPSETS = {"": 17, "ai.onnx.ml": 3}
 
-_TRIED, _CLOSE = 64, 1e-3
+_TRIED, _CLOSE, _FLOAT = 64, 1e-3, 1e30
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +83,8 @@ def _alike(fitted: Estimator, model: bytes, width: int, task: str) -> bool:
             continue
         served = graph.run(OUTPUT, tried).reshape(said.shape)
         scale = np.maximum(np.abs(said), said.std()) + 1e-6 if task == "regression" else 1.0
-        if not bool((np.abs(said - served) <= _CLOSE * scale).all()):
+        within = np.abs(said) < _FLOAT  # beyond, float32 has no number to be held against
+        if not bool((np.abs(said - served) <= _CLOSE * scale)[within].all()):
             return False
     return True
 
@@ -195,6 +197,7 @@ def _convert(fitted: Any, width: int, task: str, *, output: str = OUTPUT) -> onn
     from skl2onnx.common.data_types import FloatTensorType
     from skl2onnx.helpers.onnx_helper import select_model_inputs_outputs
 
+    register_means()
     options = None if task == "regression" else {id(fitted): {"zipmap": False}}
     made = convert_sklearn(fitted, initial_types=[(INPUT, FloatTensorType([None, width]))], options=options, target_opset=_OPSETS)
     last = made.graph.output[-1].name

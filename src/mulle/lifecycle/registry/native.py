@@ -30,7 +30,18 @@ __all__ = ["dump_native", "load_native", "main", "open_native", "own_modules", "
 _HEADER = struct.Struct("<II")
 _ID = re.compile(r'"__id__": (\d+)')
 _FILE = re.compile(r'"file": "([^"]+)"')
-_OURS = ("sklearn.", "lightgbm.", "numpy.", "scipy.", "collections.", "builtins.", "mulle.lifecycle.training.")
+_OURS = (
+    "sklearn.",
+    "lightgbm.",
+    "numpy.",
+    "scipy.",
+    "collections.",
+    "builtins.",
+    "mulle.lifecycle.training.",
+    "skl2onnx.sklapi.",
+    "xgboost.",
+    "catboost.",
+)
 _PROJECT = "mulle_project_"
 
 

@@ -13,9 +13,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
 
 from mulle.core.clock import duration
-from mulle.core.errors import DataError, UsageError
+from mulle.core.errors import DataError, MulleError, TrialError, UsageError
 from mulle.core.records.bundle import FeatureSpec
-from mulle.kernel.fitted import Estimator
+from mulle.kernel.fitted import Estimator, classes_of
 from mulle.kernel.metrics import class_text, metrics_for
 from mulle.lifecycle.training.candidates import TREE_ROWS, build
 from mulle.lifecycle.training.ensemble import Blend
@@ -70,8 +70,10 @@ def fit(
     Raises
     ------
     DataError
-        When the rows cannot be trained on (see `refuse_untrainable`; leaks are looked for there alone), or a window is
-        asked for without times.
+        When the rows cannot be trained on (see `refuse_untrainable`; leaks are looked for there alone), a window is asked
+        for without times, or the window of an ensemble's member lacks a class.
+    TrialError
+        When the estimator raises.
     """
     members: Sequence[Mapping[str, Any]] = settings.get("members") or [{**settings, "weight": 1.0}]
     fitted = [_fit_member(m, matrix, target, task=task, specs=specs, seed=seed, order=order) for m in members]
@@ -79,6 +81,11 @@ def fit(
     if len(fitted) == 1 and correction is None:
         alone: Estimator = fitted[0]
         return alone
+    if len({classes_of(f, task) for f in fitted}) > 1:
+        raise DataError(
+            "the members of the ensemble know other classes: the window of one has no row of some class",
+            next="train on a longer window, or on all rows",
+        )
     return Blend(fitted, [m["weight"] for m in members], task, **(correction or {}))
 
 
@@ -123,7 +130,13 @@ def _fit_member(
         # A solver that stops early has a score to show for it; the search judges that.
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings("ignore", message="X does not have valid feature names")
-        return pipeline.fit(matrix, answers)
+        try:
+            return pipeline.fit(matrix, answers)
+        except (MulleError, MemoryError):
+            raise
+        except Exception as error:  # estimators raise whatever they meet
+            said = f"{settings['candidate']} cannot be fitted on {len(matrix)} rows: {type(error).__name__}: {error}"
+            raise TrialError(said[:500], next="fix other parameters, or leave the candidate out") from error
 
 
 def refuse_untrainable(matrix: Matrix, target: npt.NDArray[np.generic], *, task: str, specs: Sequence[FeatureSpec]) -> None:

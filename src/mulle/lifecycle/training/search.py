@@ -199,7 +199,10 @@ def _prepared(
     if plan.validation is not None and plan.validation.span is not None:
         span = plan.validation.span.total_seconds() * 1e6
     splits = split_folds(len(matrix), order, plan.validation, strata=target, groups=plan.groups, span=span, seed=seed)
-    return prepare_rows(matrix, target, order, splits, task=task, specs=specs, windows=plan.windows, seed=seed, most=SEARCH_ROWS)
+    return prepare_rows(
+        matrix, target, order, splits, task=task, specs=specs, windows=plan.windows, seed=seed, most=SEARCH_ROWS,
+        narrow=plan.narrow,
+    )  # fmt: skip
 
 
 def _runner(rows: Rows, plan: Plan, candidates: Sequence[Candidate], keep: bool) -> Runner:
@@ -246,20 +249,21 @@ def _explore(
     study = optuna.create_study(sampler=_sampler(rows.seed, trials))
     for start in _first(candidates, warm, rows, plan.windows):
         study.enqueue_trial(start, skip_if_exists=True)
-    waiting: deque[tuple[optuna.Trial, Json, Callable[[], Json | None]]] = deque()
+    waiting: deque[tuple[int, optuna.Trial, Json, Callable[[], Json | None]]] = deque()
     asked = len(done)
     while True:
         while asked < trials and len(waiting) < runner.ahead and not (asked > 1 and clock.over()):
             trial = study.ask()
             settings = _asked(trial, candidates, rows, plan.windows)
-            waiting.append((trial, settings, runner.start(asked, settings, _bounds(done, plan.prune), _left(clock, asked))))
+            answer = runner.start(asked, settings, _bounds(done, plan.prune), _left(clock, asked))
+            waiting.append((asked, trial, settings, answer))
             asked += 1
         if not waiting:
             return
-        trial, settings, answer = waiting.popleft()
+        number, trial, settings, answer = waiting.popleft()
         told = answer()
         if told is not None:
-            done.append(_recorded(len(done), settings, told))
+            done.append(_recorded(number, settings, told))
             _tell(study, trial, done[-1])
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mulle.core.declare.model import METRIC
-from mulle.core.errors import TrialError
+from mulle.core.errors import MulleError, TrialError
 from mulle.core.records.base import Json
 from mulle.kernel.fitted import answers, classes_of
 from mulle.kernel.metrics import measure
@@ -80,9 +80,10 @@ def run_trial(
         told |= failed("timeout", f"not done after {limit:g} s")
     except MemoryError as error:
         told |= failed("memory", f"not enough memory: {error}")
+    except MulleError as error:
+        told |= failed("memory" if "bad_alloc" in error.detail else "error", error.detail)
     except Exception as error:  # the search goes on whatever an estimator raises
-        kind = "memory" if "bad_alloc" in str(error) else "error"
-        told |= failed(kind, f"{type(error).__name__}: {error}")
+        told |= failed("error", f"{type(error).__name__}: {error}")
     return {**told, "seconds": round(time.perf_counter() - began, 4)}, said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -82,6 +83,8 @@ def search_model(work: Work, timeout: float | None, warm: list[Json], workers: C
 
 def _plan(work: Work, train: Index, workers: Callable[[int], Compute] | None) -> Plan:
     declared = work.model.search
+    for left in work.folder.glob("search-*"):  # by a process that was killed in its search
+        shutil.rmtree(left, ignore_errors=True)
     by = () if declared.validation is None else declared.validation.by
     return Plan(
         validation=declared.validation,

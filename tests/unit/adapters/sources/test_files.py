@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -14,6 +15,7 @@ from mulle.adapters.sources.files import FilesReader
 from mulle.adapters.sources.objects import _regex
 from mulle.core.declare.sources import Files
 from mulle.core.errors import DataError
+from mulle.core.ports.source import Batch
 
 
 def put(path: Path, text: str = "id\n1\n") -> None:
@@ -241,3 +243,46 @@ def test_without_a_key_a_columnar_file_that_was_written_again_is_refused(tmp_pat
     pl.DataFrame({"id": [1, 3]}).write_parquet(path)
     with pytest.raises(DataError, match="was changed after it was read"):
         unkeyed(tmp_path).read(positions)
+
+
+def test_without_a_key_a_file_that_was_turned_away_is_mended_in_place(tmp_path: Path) -> None:
+    reader, path = unkeyed(tmp_path), tmp_path / "in" / "a.csv"
+
+    def read(positions: dict[str, Any]) -> Batch:
+        batch = reader.read(positions)
+        assert batch is not None
+        return batch
+
+    put(path, "id\n1\n99\n")
+    refused = read({}).refused
+    assert refused is not None
+    assert reader.read(refused) is None, "it stays turned away while it stays the same"
+    os.utime(path)
+    assert reader.read(refused) is None
+    put(path, "id\n1\n2\n")
+    mended = read(refused)
+    assert mended.frame()["id"].to_list() == [1, 2]
+    put(path, "id\n1\n2\n98\n")
+    appended = read(mended.positions)
+    assert appended.frame()["id"].to_list() == [98]
+    assert appended.refused is not None
+    put(path, "id\n1\n2\n97\n")
+    twice = read(appended.refused).refused
+    assert twice is not None
+    put(path, "id\n1\n2\n3\n")
+    assert read(twice).frame()["id"].to_list() == [3], "what was published before it stays as it is"
+    put(path, "id\n1\n7\n3\n")
+    with pytest.raises(DataError, match="was changed after it was read"):
+        reader.read(twice)
+
+
+def test_without_a_key_a_columnar_file_that_was_turned_away_is_mended_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "in" / "a.parquet"
+    path.parent.mkdir()
+    pl.DataFrame({"id": [99]}).write_parquet(path)
+    refused = unkeyed(tmp_path).read({}).refused  # type: ignore[union-attr]
+    assert refused is not None
+    os.utime(path)
+    assert unkeyed(tmp_path).read(refused) is None
+    pl.DataFrame({"id": [1]}).write_parquet(path)
+    assert unkeyed(tmp_path).read(refused).frame()["id"].to_list() == [1]  # type: ignore[union-attr]

@@ -65,3 +65,10 @@ def test_a_metrics_name_is_plain_because_trackers_keep_it():
 @pytest.mark.parametrize(("text", "size"), [("500MB", 500_000_000), ("1 GiB", 2**30), ("1.5kb", 1500), (77, 77), ("12B", 12)])
 def test_sizes_are_read_as_people_write_them(text, size):
     assert ml.peak_memory(text).most == ml.bundle_size(text).most == size
+
+
+def test_a_metric_of_ones_own_bounds_gates_and_not_what_is_watched():
+    own = ml.at_most(ml.metric(cost, name="money", lower_is_better=True), 1.0)
+    with pytest.raises(DeclarationError, match="'money', a metric of your own"):
+        ml.Monitor(performance=own)
+    assert ml.Monitor(performance=ml.at_most("mae", 1)).performance is not None

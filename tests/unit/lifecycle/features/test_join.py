@@ -228,3 +228,13 @@ def test_a_history_that_some_rows_break_is_refused_by_join() -> None:
     f = shaped(route=history(trips, on="place", window="2h", every="1h", odd=pl.col("place").str.to_integer().max()))
     with pytest.raises(DataError, match="join 'route' of dataset trips: "):
         join_offline(trip(5), f, {"trips": trip(2, 3)})
+
+
+def test_a_lookup_brings_columns_that_begin_with_an_underscore_but_no_bookkeeping() -> None:
+    sites = Dataset("sites", Files("s"), key="_id")
+    table = pl.DataFrame({"_id": ["a"], "_score": [7.0], "_ingested_at": [T0], "_batch": ["b"], "_version": [1], "_live": [True]})
+    f = shaped(site=lookup(sites, on={"place": "_id"}))
+    found = join_offline(trip(0), f, {"sites": table})
+    assert [c for c in found.columns if c.startswith("site.")] == ["site._score"]
+    assert found["site._score"].to_list() == [7.0]
+    assert join_specs(f, {"sites": schema_text(table)})[0].columns == {"_score": "Float64"}

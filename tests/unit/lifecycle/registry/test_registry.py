@@ -40,6 +40,7 @@ from mulle.lifecycle.registry.compile import compile_model
 from mulle.lifecycle.registry.latency import measure_latency
 from mulle.lifecycle.registry.native import dump_native, load_native
 from mulle.lifecycle.registry.parity import prove
+from mulle.lifecycle.training.ensemble import Blend
 from mulle.lifecycle.training.fit import fit
 
 TREES = [
@@ -316,3 +317,19 @@ def test_codes_of_many_values_compile_with_their_means(kind, task):
     assert float((np.abs(said - served) / (np.maximum(value.std(), np.abs(said)) if task == "regression" else 1)).max()) < 1e-4
     if task == "regression":
         assert np.abs(said[:2400, 0] - value).mean() < 0.6 * np.abs(value - value.mean()).mean()
+
+
+@pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
+def test_an_ensemble_compiles_whatever_its_members_are_and_is_written_natively_when_one_does_not(tmp_path, task):
+    linear_one = make(tmp_path, ridge() if task == "regression" else logistic(), task)
+    parts = [linear_one, make(tmp_path, hist_gradient_boosting(max_iter=20), task)]
+    specs, matrix = linear_one.contract.features, hostile(len(linear_one.contract.features))
+    matrix = np.concatenate([matrix, encode(linear_one.predictor().transform(linear_one.joined), specs)])
+    blend = Blend([p.fitted for p in parts], [0.25, 0.75], task)
+    said = answers(blend, matrix, task)
+    served = _Compiled(compile_model(blend, width=len(specs), task=task), 1).run(matrix).reshape(said.shape)
+    assert float((np.abs(said - served) / np.maximum(np.abs(said), linear_one.contract.scale)).max()) < 1e-5
+    mixed = Blend([linear_one.fitted, make(tmp_path, knn(), task).fitted], [0.5, 0.5], task)
+    assert compile_model(mixed, width=len(specs), task=task) is None
+    (tmp_path / "model.skops").write_bytes(dump_native(mixed))
+    assert np.array_equal(answers(load_native(tmp_path / "model.skops"), matrix, task), answers(mixed, matrix, task))

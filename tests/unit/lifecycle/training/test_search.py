@@ -6,9 +6,11 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mulle.core.declare.candidates import dummy, extra_trees, lightgbm, logistic, random_forest, ridge
-from mulle.core.declare.training import groups, kfold
+from mulle.core.declare.training import expanding, groups, kfold, stratified
 from mulle.core.errors import DataError, TrialError
 from mulle.core.records.bundle import FeatureSpec
 from mulle.kernel.fitted import answers, classes_of
@@ -178,6 +180,23 @@ def test_with_folds_the_score_is_their_mean_and_each_is_recorded():
     assert all(t["folds"] == [t["score"]] for t in once.trials)
 
 
+def test_features_are_chosen_fold_by_fold_and_not_by_what_is_scored():
+    matrix, target = rows()
+    seen = []
+
+    def narrow(train, told, specs):
+        seen.append(len(train))
+        return [s.name for s in specs[1:]]
+
+    found = run(matrix, target, plan=Plan(validation=kfold(4), narrow=narrow))
+    assert seen == [300] * 4
+    without = search(
+        matrix[:, 1:], target, None, task="regression", candidates=(ridge(), lightgbm()), specs=SPECS[1:], trials=6, timeout=None,
+        seed=0, plan=Plan(validation=kfold(4)),
+    )  # fmt: skip
+    assert [t["score"] for t in found.trials] == [t["score"] for t in without.trials]
+
+
 def test_folds_by_group_see_through_what_is_known_by_group_alone():
     random = np.random.default_rng(0)
     customer = np.repeat(np.arange(40), 10)
@@ -229,6 +248,15 @@ def test_the_window_is_searched_recorded_and_fitted_by():
     assert fitted.predict(matrix).tolist() == same.predict(matrix).tolist()
     with pytest.raises(DataError, match="no times"):
         fit(found.settings, matrix, target, task="regression", specs=SPECS, seed=0)
+
+
+def test_members_that_know_other_classes_are_no_ensemble():
+    matrix, target = rows()
+    classes = np.where(np.arange(400) < 200, "old", labels(target, "binary")).astype(object)
+    members = [{"candidate": "logistic", "params": {}, "weight": 0.5}, {"candidate": "logistic", "params": {}, "weight": 0.5}]
+    members[1]["train_on"] = "100d"
+    with pytest.raises(DataError, match="has no row of some class"):
+        fit({"members": members}, matrix, classes, task="multiclass", specs=SPECS, seed=0, order=np.arange(400) * DAY)
 
 
 def test_all_rows_win_where_the_past_still_holds_and_settings_stay_as_they_were():
@@ -344,3 +372,34 @@ def test_two_features_of_one_name_are_refused():
     twice = (*SPECS[:2], SPECS[1])
     with pytest.raises(DataError, match="two features are called 'distance'"):
         search(matrix, target, None, task="regression", candidates=(ridge(),), specs=twice, trials=2, timeout=None, seed=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_whatever_the_rows_a_search_ends_with_a_model_or_with_a_reason(seed):
+    dice = np.random.default_rng(seed)
+    n, task = int(dice.integers(3, 120)), str(dice.choice(["regression", "binary", "multiclass"]))
+    matrix = dice.normal(size=(n, 3)).astype(np.float32) * np.float32(10.0) ** dice.integers(-30, 30, 3)
+    matrix[:, 0] = dice.integers(-1, 3, n)
+    matrix[dice.random((n, 3)) < dice.choice([0, 0.5, 1], 3)] = np.nan
+    target = dice.normal(size=n) * 10.0 ** dice.integers(-9, 9)
+    if task != "regression":
+        target = dice.choice(["a", "b", "c"], n, p=[0.9, 0.1, 0.0] if task == "binary" else [0.9, 0.08, 0.02]).astype(object)
+    kind = [None, expanding(2), groups("g", folds=3), stratified(3), kfold(3)][dice.integers(5)]
+    plan = Plan(
+        validation=kind,
+        groups=np.unique(dice.integers(0, 5, n), return_inverse=True)[1],
+        windows=("all", "20d") if seed % 2 and task == "regression" else ("all",),
+        prune=bool(seed % 3),
+        ensemble=1 + seed % 3,
+        calibrate=task != "regression" and seed % 5 == 0,
+    )
+    candidates = (ridge(), lightgbm(n_estimators=3), extra_trees(n_estimators=2))
+    try:
+        found = run(matrix, target, task, candidates, order=np.arange(n) * DAY, trials=6, plan=plan)
+        told = [t for t in found.trials if t["state"] != "done"]
+        assert all(t["failure"] and t["reason"] for t in told)
+        fitted = fit(found.settings, matrix, target, task=task, specs=SPECS, seed=0, order=np.arange(n) * DAY)
+    except (DataError, TrialError):
+        return
+    assert np.isfinite(answers(fitted, matrix, task)).all()

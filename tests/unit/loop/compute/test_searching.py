@@ -199,6 +199,7 @@ def test_a_time_column_out_of_order_changes_nothing(tmp_path: Path) -> None:
 def test_trials_run_in_workers_when_they_are_declared_so(tmp_path: Path) -> None:
     more = SEARCH.replace("trials=4", "trials=5, parallel=2, memory='2GB', ensemble=3, prune=True")
     work = made(tmp_path, more.replace("[ml.ridge()", "[custom(huber, {'epsilon': floats(1.1, 2.0)}), ml.ridge()"))
+    (work.folder / "search-killed").mkdir()
     asked: list[int] = []
 
     def workers(processes: int) -> LocalCompute:

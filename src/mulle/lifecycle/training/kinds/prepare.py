@@ -16,7 +16,7 @@ from mulle.core.records.bundle import FeatureSpec
 __all__ = ["MANY", "as_it_is", "boosted", "filled", "scaled", "within"]
 
 MANY = 200
-"""A category of more values is told by its values' mean targets, not by a column or a code each."""
+"""A category of more values is told by its values' mean targets (of classes: their shares), not by a column or a code each."""
 
 _GAP = -2.0
 """The code of a missing category: the encoding gives -1 to one never seen."""
@@ -30,9 +30,12 @@ def as_it_is(specs: Sequence[FeatureSpec], task: str) -> list[tuple[str, Any]]:
 
 def boosted(specs: Sequence[FeatureSpec], task: str) -> list[tuple[str, Any]]:
     """Give mean targets for long categories: for boosted trees, which know gaps and split short codes."""
-    if not _long(specs, task):
-        return []
-    return _columns(specs, task, "passthrough", "passthrough")
+    if not _long(specs):
+        return as_it_is(specs, task)
+    from skl2onnx.sklapi import CastTransformer
+
+    # Two means that float32 cannot tell apart must not be told apart by a split either.
+    return [*_columns(specs, task, "passthrough", "passthrough"), ("narrow", CastTransformer(dtype=np.float32))]
 
 
 def filled(specs: Sequence[FeatureSpec], task: str) -> list[tuple[str, Any]]:
@@ -56,16 +59,15 @@ def within(specs: Sequence[FeatureSpec], task: str) -> list[tuple[str, Any]]:
     return _columns(specs, task, numbers, _one_hot(), scale_means=True)
 
 
-def _long(specs: Sequence[FeatureSpec], task: str) -> list[int]:
-    # Of several classes each would need a column of means, which has no compiled form.
-    return [i for i, s in enumerate(specs) if len(s.categories) > MANY and task != "multiclass"]
+def _long(specs: Sequence[FeatureSpec]) -> list[int]:
+    return [i for i, s in enumerate(specs) if len(s.categories) > MANY]
 
 
 def _columns(
     specs: Sequence[FeatureSpec], task: str, numbers: Any, categories: Any, *, scale_means: bool = False
 ) -> list[tuple[str, Any]]:
     terms = [i for i, s in enumerate(specs) if s.kind == "term"]
-    long = _long(specs, task)
+    long = _long(specs)
     codes = [i for i, s in enumerate(specs) if s.kind == "category" and i not in long]
     others = [i for i, s in enumerate(specs) if s.kind not in ("category", "term")]
     said_nothing = "passthrough" if numbers == "passthrough" else _constant(0.0)
@@ -88,6 +90,7 @@ def _one_hot() -> Pipeline:
 
 def _means(task: str, *, scale: bool) -> Pipeline:
     # The target's own rows never enter their mean: it is taken on other folds of the rows that are fitted on.
-    means = TargetEncoder(target_type="continuous" if task == "regression" else "binary", random_state=0)
+    kind = {"regression": "continuous"}.get(task, task)
+    means = TargetEncoder(target_type=kind, random_state=0)
     steps: list[tuple[str, Any]] = [("fill", _gaps()), ("mean", means)]
     return Pipeline([*steps, ("scale", StandardScaler())] if scale else steps)
