@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cell import Task, given, leave
 from benchmarks.side import Work
 
-__all__ = ["published", "search"]
+__all__ = ["opened", "publish", "search"]
 
 _THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "POLARS_MAX_THREADS": "2"}
 """As the loop gives them to the process that computes."""
+
+_WARM = ("sklearn.pipeline", "lightgbm", "optuna", *(f"mulle.loop.compute.{n}" for n in ("searching", "evaluating", "bundling")))
+"""What that process has imported before it is given a task."""
 
 _SHARE = 0.8
 """Of the time, for the search: the fit on all rows, its proof and the bundle need the rest."""
@@ -31,21 +36,27 @@ table = ml.Dataset("table", ml.Files("table.parquet"), key="row", outcome="{targ
 @ml.features(table)
 def columns(rows):
     return rows.select({columns})
-
-
-model = ml.Model("model", features=columns, target="{target}", task="{task}", {model}, search=ml.Search({search}))
 """
+
+_MODEL = """
+{variable} = ml.Model(
+    "{name}", features=columns, target="{target}", task="{task}", {model}, search=ml.Search({search})
+)
+"""
+
+RunTask = Callable[..., dict[str, Any]]
 
 
 def search(folder: Path) -> Work:
     """Do what a run does with published rows: features, search, fit on all rows, compile, prove, bundle."""
+    os.environ.update(_THREADS)
     import polars as pl
 
     task = given(folder)
     rows = pl.read_parquet(folder / "train.parquet")
-    names = [c for c in rows.columns if c != task.target]
     settings = _settings(task, rows.height)
-    run_task = published(folder, rows, task, names, settings)
+    publish(folder, rows, task.target, task.kind, task.seed, {"model": settings})
+    run_task = opened(folder, "model")
 
     def run() -> dict[str, Any]:
         run_task("features")
@@ -70,26 +81,50 @@ def _settings(task: Task, rows: int) -> dict[str, str]:
     }
 
 
-def published(folder: Path, rows: Any, task: Task, names: list[str], declared: Mapping[str, str]) -> Any:
-    """Publish the rows as a run would, and give what runs a task of a run, as its compute process does."""
-    os.environ.update(_THREADS)
-    from mulle.bootstrap import run_task, wire
+def publish(folder: Path, rows: Any, target: str, kind: str, seed: int, models: Mapping[str, Mapping[str, str]]) -> None:
+    """Write a project and publish its rows as a run would.
+
+    Parameters
+    ----------
+    folder : Path
+    rows : polars.DataFrame
+    target : str
+    kind : str
+        Of task.
+    seed : int
+    models : mapping
+        By name, the source of ``model`` and ``search``: what is declared beyond features, target and task.
+    """
+    from mulle.bootstrap import wire
     from mulle.core.records.base import to_json
     from mulle.core.settings import Settings
     from mulle.loop.ingest import ingest
 
-    now, code = datetime(2026, 1, 1, tzinfo=UTC), folder / ".mulle" / "code" / "cell"
+    source = _PROJECT.format(target=target, columns=[c for c in rows.columns if c != target])
+    for number, (name, declared) in enumerate(models.items()):
+        source += _MODEL.format(variable=f"m{number}", name=name, target=target, task=kind, **declared)
+    code = folder / ".mulle" / "code" / "cell"
     code.mkdir(parents=True)
-    source = _PROJECT.format(target=task.target, columns=names, task=task.kind, **declared)
     for place in (folder, code):
         (place / "project.py").write_text(source)
     rows.with_row_index("row").write_parquet(folder / "table.parquet")
-    parts = wire(Settings(project=folder, seed=task.seed).resolved())
-    version = ingest(parts, parts.project.datasets["table"], now=now, causes=())[0]
+    now, parts = datetime(2026, 1, 1, tzinfo=UTC), wire(Settings(project=folder, seed=seed).resolved())
+    version = to_json(ingest(parts, parts.project.datasets["table"], now=now, causes=())[0])
+    arguments = {"code": "cell", "seed": seed, "cutoff": to_json(now), "options": {}}
+    arguments["versions"] = {"table": {**version, "checks": []}}
     settings = {k: str(v) for k, v in to_json(parts.settings).items()}
-    fixed = {"run": "cell", "model": "model", "code": "cell", "seed": task.seed, "cutoff": to_json(now), "options": {}}
-    fixed["versions"] = {"table": {**to_json(version), "checks": []}}
-    return lambda name, **arguments: run_task(name, settings, {**fixed, **arguments})
+    (folder / "published.json").write_text(json.dumps([settings, arguments]))
+
+
+def opened(folder: Path, model: str) -> RunTask:
+    """Give what runs a task of a model's run, as the loop's compute process does."""
+    os.environ.update(_THREADS)
+    for name in _WARM:
+        import_module(name)
+    from mulle.bootstrap import run_task
+
+    settings, fixed = json.loads((folder / "published.json").read_text())
+    return lambda name, **arguments: run_task(name, settings, {**fixed, "run": model, "model": model, **arguments})
 
 
 def _predicted(folder: Path, bundle: Path, task: Task) -> Any:

@@ -20,8 +20,8 @@ def mean_ranks(found: Sequence[Cell]) -> dict[str, float]:
     """Rank the sides on each table by their mean score over seeds, ties alike, a failure last; give each side's mean rank."""
     sides = list(dict.fromkeys(c.side for c in found))
     ranks: dict[str, list[float]] = {s: [] for s in sides}
-    for table in dict.fromkeys(c.table for c in found):
-        scores = {s: _mean([c.score for c in found if c.table == table and c.side == s]) for s in sides}
+    for name in dict.fromkeys(c.table for c in found):
+        scores = {s: _mean([c.score for c in found if c.table == name and c.side == s]) for s in sides}
         for side, own in scores.items():
             ranks[side].append(1 + sum(o < own for o in scores.values()) + (sum(o == own for o in scores.values()) - 1) / 2)
     return {side: sum(own) / len(own) for side, own in ranks.items()}
@@ -45,9 +45,11 @@ def ahead_of(peer: str) -> Goal:
 
 def no_failures() -> Goal:
     """Promise that our side never fails."""
-    return Goal(
-        says="failures", bound=0, figure=lambda found: float(sum(bool(c.failed) for c in found if c.side == found[0].side))
-    )
+
+    def failures(found: Sequence[Cell]) -> float:
+        return float(sum(bool(c.failed) for c in found if c.side == found[0].side))
+
+    return Goal(says="failures", bound=0, figure=failures)
 
 
 def as_text(study: Study, size: Size, found: Sequence[Cell]) -> str:

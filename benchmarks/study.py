@@ -1,4 +1,4 @@
-"""A claim about quality: tables, rounds and sides; each cell in a process of its own, kept when it is done, scored by one rule."""
+"""A claim about quality: tables, rounds and sides; each cell runs in a process of its own and is kept when it is done."""
 
 from __future__ import annotations
 
@@ -176,9 +176,8 @@ def _digest(side: Side, parted: Parted, task: Task) -> str:
     """Name what a cell's result depends on: the rows, the task, and the code or the pins of the side."""
     module = _HERE.parent / f"{side.call.split(':')[0].replace('.', '/')}.py"
     code = [module, _HERE / "cell.py", _HERE / "scoring.py"]
-    code += (
-        [_HERE / "pins" / f"{side.peer}.txt"] if side.peer else sorted(p for n in _PASSED for p in (_SOURCE / n).rglob("*.py"))
-    )
+    ours = sorted(path for name in _PASSED for path in (_SOURCE / name).rglob("*.py"))
+    code += [_HERE / "pins" / f"{side.peer}.txt"] if side.peer else ours
     told = [parted.hash, asdict(task), *(hash_of(p) for p in code)]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
 

@@ -17,6 +17,14 @@ TARGET = "target"
 _TEST = 0.25
 _SPLIT_SEED = 20
 
+_BUNDLED = {
+    "iris": "multiclass",
+    "wine": "multiclass",
+    "breast_cancer": "binary",
+    "digits": "multiclass",
+    "diabetes": "regression",
+}
+
 _CLASSIC = {
     "abalone": ("regression", "Class_Rings"),
     "california_housing": ("regression", "medianHouseValue"),
@@ -74,20 +82,13 @@ class Parted:
 
 def bundled() -> tuple[Table, ...]:
     """Name the tables that scikit-learn brings."""
-    tasks = {
-        "iris": "multiclass",
-        "wine": "multiclass",
-        "breast_cancer": "binary",
-        "digits": "multiclass",
-        "diabetes": "regression",
-    }
 
     def load(name: str) -> pl.DataFrame:
         import sklearn.datasets as there
 
-        return _frame(*getattr(there, f"load_{name}")(return_X_y=True), number=tasks[name] == "regression")
+        return _frame(*getattr(there, f"load_{name}")(return_X_y=True), number=_BUNDLED[name] == "regression")
 
-    return tuple(Table(name=n, origin="bundled", task=t, frame=lambda n=n: load(n)) for n, t in tasks.items())
+    return tuple(Table(name=n, origin="bundled", task=t, frame=lambda n=n: load(n)) for n, t in _BUNDLED.items())
 
 
 def made() -> tuple[Table, ...]:

@@ -301,30 +301,33 @@ def trips(n: int = 400) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("lab")
-    (folder / "project.py").write_text(PROJECT)
-    trips().write_parquet(folder / "trips.parquet")
-    for model in ("minutes", "late"):
+def labs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folders = {model: tmp_path_factory.mktemp(model) for model in ("minutes", "late")}
+    for model, folder in folders.items():
+        (folder / "project.py").write_text(PROJECT)
+        trips().write_parquet(folder / "trips.parquet")
         assert ml.project(folder).run(model)["state"] == "succeeded"
-    return folder
+    return folders
 
 
 @pytest.mark.parametrize("model", ["minutes", "late"])
-def test_mlflow_loads_a_version_that_answers_as_ours_does(lab: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlflow.tracking._model_registry.utils, "_registry_uri", f"sqlite:///{lab}/.mulle/mlflow.db")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{lab}/.mulle/mlflow.db")
+def test_mlflow_loads_a_version_that_answers_as_ours_does(
+    labs: dict[str, Path], model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{labs[model]}/.mulle/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
     theirs = mlflow.pyfunc.load_model(f"models:/{model}@champion")
-    # Of origins that nobody has seen the online store knows nothing either, so that both doors see the same null.
+    # Of an origin that nobody has seen the online store knows nothing either, so that both doors read the same null.
     rows = trips().with_columns(origin=pl.lit("XXX")).head(50)
-    ours = ml.project(lab).load(f"{model}@champion").predict(rows)["value"].to_list()
-    for asked in (rows.to_pandas(), rows.drop("minutes", "late").to_pandas(), rows.to_dicts()):
-        assert theirs.predict(asked) == ours
+    ours = ml.project(labs[model]).load(f"{model}@champion").predict(rows)["value"].to_list()
     assert len(set(ours)) > 1
+    for asked in (rows.to_pandas(), rows.drop("minutes", "late").to_pandas(), rows):
+        assert theirs.predict(asked) == ours
 
 
-def test_a_run_leaves_its_code_leaderboard_and_data_in_mlflow(lab: Path, tmp_path: Path) -> None:
-    uri = f"sqlite:///{lab}/.mulle/mlflow.db"
+def test_a_run_leaves_its_code_leaderboard_and_data_in_mlflow(labs: dict[str, Path], tmp_path: Path) -> None:
+    uri = f"sqlite:///{labs['late']}/.mulle/mlflow.db"
     client = MlflowClient(uri, uri)
     (found,) = client.search_runs([experiment(client)], "tags.`mulle.model` = 'late'")
     assert [d.dataset.name for d in found.inputs.dataset_inputs] == ["trips@1"]

@@ -131,14 +131,9 @@ def stage(
     found = reader.read({name: value for name, value in state.positions.items() if name != LABELS}, until)
     if found is None:
         return None
-    seen = published_again(dataset, found.repeats, previous, lake)
-    aside = None if anew else turned_away(dataset, found.repeats, state.aside, lake)
     place, told = staging(dataset.name, batch), _Told(ContentHash())
-    rows = _read(dataset, found, previous, lake, told)
-    if seen is not None or aside is not None:
-        rows = _once(dataset, rows, f"{place}-read", lake)
-    address = lake.park(place, _hashed(_fresh(rows, seen, aside, told, refused=refused), told.hashed))
-    lake.unpark(f"{place}-read")
+    aside = None if anew else turned_away(dataset, found.repeats, state.aside, lake)
+    address = _parked(dataset, found, previous, aside, lake, place, told, refused=refused)
     point("during:stage")
     if told.hashed.rows <= (told.again if refused else 0):
         lake.unpark(place)
@@ -228,6 +223,26 @@ def _read(dataset: Dataset, found: Batch, previous: DatasetVersion | None, lake:
         told.read += piece.height
         rows = typed(piece, dataset, schema)
         yield rows if known is None else keep_outcomes(rows, known, dataset)
+
+
+def _parked(
+    dataset: Dataset,
+    found: Batch,
+    previous: DatasetVersion | None,
+    aside: pl.DataFrame | None,
+    lake: Lake,
+    place: str,
+    told: _Told,
+    *,
+    refused: bool,
+) -> str:
+    seen = published_again(dataset, found.repeats, previous, lake)
+    rows, read = _read(dataset, found, previous, lake, told), f"{place}-read"
+    if seen is None and aside is None:
+        return lake.park(place, _hashed(rows, told.hashed))
+    address = lake.park(place, _hashed(_fresh(_once(dataset, rows, read, lake), seen, aside, told, refused=refused), told.hashed))
+    lake.unpark(read)
+    return address
 
 
 def _once(dataset: Dataset, pieces: Iterator[pl.DataFrame], place: str, lake: Lake) -> Iterator[pl.DataFrame]:

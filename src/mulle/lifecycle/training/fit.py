@@ -221,32 +221,29 @@ def _classes_of(target: npt.NDArray[np.generic], task: str) -> npt.NDArray[np.ob
 
 def _tells_all(column: npt.NDArray[np.float32], target: npt.NDArray[np.generic], *, ordered: bool, number: bool) -> bool:
     """Tell whether each value stands for one target and each target for one value (for numbers: in the same order)."""
-    if ordered and not number:
-        return False
+    few = slice(None, None, max(1, len(column) // _LOOK))
+    if ordered:
+        return number and _same_order(column[few], target[few]) and _same_order(column, target)
+    return _same_groups(column[few], target[few]) and _same_groups(column, target)
+
+
+def _same_order(column: npt.NDArray[np.float32], target: npt.NDArray[np.generic]) -> bool:
     known = ~np.isnan(column)
-    if ordered and known.mean() < _KNOWN:
+    if known.mean() < _KNOWN:
         return False
-    # A gap says something of a class, as any other value does; of a number it says nothing.
-    said, told = (column[known], target[known]) if ordered else (np.where(known, column, np.float32(_GAP)), target)
-    few = slice(None, None, max(1, len(said) // _LOOK))
-    same = _same_order if ordered else _same_groups
-    return same(said[few], told[few]) and same(said, told)
-
-
-def _same_order(said: npt.NDArray[np.float32], told: npt.NDArray[np.generic]) -> bool:
     # Rounding to float32 may merge neighbours of either, so the counts of distinct values may differ a little.
-    narrow = told.astype(np.float32)
-    here, there = len(np.unique(said)), len(np.unique(narrow))
+    said, told = column[known], target[known].astype(np.float32)
+    here, there = len(np.unique(said)), len(np.unique(told))
     if here < 2 or not 0.9 * there <= here <= there / 0.9:
         return False
-    return any(bool((np.diff(side[np.lexsort((side, said))]) >= 0).all()) for side in (narrow, -narrow))
+    return any(bool((np.diff(side[np.lexsort((side, said))]) >= 0).all()) for side in (told, -told))
 
 
-def _same_groups(said: npt.NDArray[np.float32], told: npt.NDArray[np.generic]) -> bool:
-    at = np.lexsort((told, said))
-    said, told = said[at], told[at]
-    stepped, moved = np.diff(said) != 0, np.diff(told) != 0
-    return np.array_equal(stepped, moved) and len(np.unique(told)) == 1 + int(stepped.sum())
+def _same_groups(column: npt.NDArray[np.float32], target: npt.NDArray[np.generic]) -> bool:
+    said = np.where(np.isnan(column), np.float32(_GAP), column)  # a gap says something of a class, as any other value does
+    at = np.lexsort((target, said))
+    stepped, moved = np.diff(said[at]) != 0, np.diff(target[at]) != 0
+    return np.array_equal(stepped, moved) and len(np.unique(target)) == 1 + int(stepped.sum())
 
 
 def _fitting(settings: Mapping[str, Any], rows: int) -> dict[str, Any]:

@@ -289,13 +289,14 @@ def _bounds(done: Sequence[Json], prune: bool) -> Bounds:
 
 def _tell(study: optuna.Study, trial: optuna.Trial, told: Json) -> None:
     state = optuna.trial.TrialState
-    for step, score in enumerate(told["rungs"]):
+    if told["state"] == "done":
+        study.tell(trial, told["score"], state=state.COMPLETE)
+        return
+    for step, score in enumerate(told["rungs"] if told["state"] == "pruned" else ()):
         if score is not None:
             trial.report(score, step)
-    if told["state"] == "pruned":
-        study.tell(trial, state=state.PRUNED)
-    else:
-        study.tell(trial, told["score"], state=state.COMPLETE if told["state"] == "done" else state.FAIL)
+    # TPE forgets what failed, but counts what was pruned without a score among the worst: it shall not try that again.
+    study.tell(trial, state=state.PRUNED)
 
 
 def _sampler(seed: int, trials: int) -> optuna.samplers.BaseSampler:

@@ -93,6 +93,12 @@ def test_a_failing_trial_is_recorded_with_its_reason_and_the_search_goes_on():
     assert found.settings["candidate"] == "lightgbm"
 
 
+def test_what_fails_again_and_again_is_tried_less_and_less():
+    found = run(*rows(), candidates=(ridge(solver="no such solver"), lightgbm(n_estimators=5)), trials=40)
+    late = [t["candidate"] for t in found.trials[20:]]
+    assert late.count("ridge") <= 4
+
+
 def test_when_every_candidate_fails_the_reason_is_told():
     with pytest.raises(TrialError, match="solver"):
         run(*rows(), candidates=(ridge(solver="no such solver"),), trials=3)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
-from typing import Any
 
 import polars as pl
 
-from mulle.core.clock import rfc3339
 from mulle.core.records.base import Json
+from mulle.lifecycle.data.cells import plain
 from mulle.lifecycle.data.checks.plan import ROW, SAMPLES, Found
 
-__all__ = ["as_json", "rows_as_json", "sampled"]
+__all__ = ["cell_json", "rows_as_json", "sampled"]
 
 _FIRST = 50_000
 """Rows that are looked at for samples before all are."""
@@ -78,30 +75,9 @@ def rows_as_json(rows: pl.DataFrame, most: int = SAMPLES) -> tuple[Json, ...]:
     >>> rows_as_json(pl.DataFrame({"x": [float("inf")]}))
     ({'x': 'inf'},)
     """
-    return tuple({name: as_json(value) for name, value in row.items()} for row in rows.head(most).to_dicts())
+    return tuple({name: cell_json(value) for name, value in row.items()} for row in rows.head(most).to_dicts())
 
 
-def as_json(value: Any) -> Any:
-    """Give a value as JSON has it.
-
-    Examples
-    --------
-    >>> as_json(date(2013, 1, 2)), as_json(float("nan")), as_json(timedelta(minutes=1))
-    ('2013-01-02', 'nan', 60.0)
-    """
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, datetime):
-        return rfc3339(value) if value.tzinfo else value.isoformat()
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, (list, tuple)):
-        return [as_json(v) for v in value[:SAMPLES]]
-    if isinstance(value, dict):
-        return {str(k): as_json(v) for k, v in value.items()}
-    text = str(value)
-    return text if len(text) <= _LONG else f"{text[:_LONG]}…"
+def cell_json(value: object) -> object:
+    """Give a cell of a sample as a JSON value; long lists and texts are cut."""
+    return plain(value, items=SAMPLES, letters=_LONG)

@@ -12,7 +12,7 @@ from mulle.core.errors import DataError
 from mulle.core.records.base import Json
 from mulle.lifecycle.data.checks.plan import SAMPLES, Found, Plan, Scene
 from mulle.lifecycle.data.checks.query import failing_rows
-from mulle.lifecycle.data.checks.samples import as_json, rows_as_json
+from mulle.lifecycle.data.checks.samples import cell_json, rows_as_json
 
 __all__ = ["passes", "sql"]
 
@@ -98,7 +98,7 @@ def _cases(cases: object) -> Sequence[Json]:
         found = cases.to_dict("records")
     else:
         return ()
-    return [{str(name): as_json(_plain(value)) for name, value in case.items()} for case in found if isinstance(case, Mapping)]
+    return [{str(name): cell_json(_plain(value)) for name, value in case.items()} for case in found if isinstance(case, Mapping)]
 
 
 def _plain(value: object) -> object:

@@ -10,9 +10,10 @@ from mulle.core.errors import UsageError
 from mulle.core.records.dataset import Audit, DatasetVersion, Quarantine
 from mulle.core.records.exploration import Comparison, Overlay
 from mulle.kernel.bookkeeping import data_columns
+from mulle.lifecycle.data.cells import plain
 from mulle.lifecycle.data.exploration.diff import diff
 from mulle.lifecycle.data.exploration.explore import CHARTED, explore
-from mulle.lifecycle.data.exploration.profile import kind_of, plain, readable, texts
+from mulle.lifecycle.data.exploration.profile import kind_of, readable, texts
 
 __all__ = ["compare"]
 

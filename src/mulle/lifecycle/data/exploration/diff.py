@@ -12,7 +12,8 @@ from mulle.core.records.exploration import ColumnChange, ColumnProfile, Differen
 from mulle.kernel.bookkeeping import data_columns
 from mulle.kernel.dtypes import dtype_text
 from mulle.kernel.histograms import LISTED, build_reference, count_values, psi, sampling_noise
-from mulle.lifecycle.data.exploration.profile import plain, profile, readable, texts
+from mulle.lifecycle.data.cells import plain
+from mulle.lifecycle.data.exploration.profile import profile, readable, texts
 
 __all__ = ["diff"]
 

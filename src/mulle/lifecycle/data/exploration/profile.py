@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from datetime import date, datetime, timedelta
 
 import polars as pl
 
-from mulle.core.clock import rfc3339
 from mulle.core.records.base import Json
 from mulle.core.records.exploration import ColumnProfile, MissingPattern, Outliers
 from mulle.kernel.bookkeeping import data_columns
 from mulle.kernel.dtypes import INSTANT, dtype_text
+from mulle.lifecycle.data.cells import plain
 
 __all__ = [
-    "FENCE", "QUANTILES", "kind_of", "missing_patterns", "outliers", "plain", "profile", "readable", "texts",
+    "FENCE", "QUANTILES", "kind_of", "missing_patterns", "outliers", "profile", "readable", "texts",
 ]  # fmt: skip
 
 FENCE = 3.0
@@ -142,29 +141,6 @@ def outliers(seen: pl.DataFrame) -> tuple[Outliers, ...]:
     """
     found = [told for name in seen.columns if (told := _outliers(seen[name])) is not None]
     return tuple(sorted(found, key=lambda o: (-(o.below + o.above) / o.values, o.column)))
-
-
-def plain(value: object) -> object:
-    """Give a cell as a JSON value: instants as RFC 3339, durations in seconds, what JSON has no word for as text.
-
-    Examples
-    --------
-    >>> plain(date(2013, 3, 1)), plain(float("nan")), plain(b"a")
-    ('2013-03-01', 'nan', "b'a'")
-    """
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, datetime):
-        return rfc3339(value) if value.tzinfo else value.isoformat()
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    return {str(k): plain(v) for k, v in value.items()} if isinstance(value, dict) else str(value)
 
 
 def texts(values: pl.Series) -> pl.Series:

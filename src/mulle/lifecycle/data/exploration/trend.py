@@ -8,7 +8,8 @@ import polars as pl
 
 from mulle.core.records.base import Json
 from mulle.core.records.exploration import Trend
-from mulle.lifecycle.data.exploration.profile import kind_of, plain
+from mulle.lifecycle.data.cells import plain
+from mulle.lifecycle.data.exploration.profile import kind_of
 
 __all__ = ["PERIODS", "PLAUSIBLE", "trend"]
 
