@@ -27,6 +27,7 @@ from mulle.core.records.run import GateResult, Run, Trial, run_stages
 from mulle.kernel.faults import point
 from mulle.lifecycle.data.stage import Staged, staged_rows
 from mulle.lifecycle.rollout.plan import start_canary
+from mulle.loop.imported import OPTION, instead_of_search
 from mulle.loop.ingest import audit, ingest_labels, needed, publish_staged, stage_new
 from mulle.loop.leavings import write_leavings
 from mulle.loop.online import refresh_online
@@ -136,8 +137,10 @@ class Steps:
         return self._task("features", run_id, results)
 
     def search(self, run_id: str, results: Json) -> Json:
-        """Search candidates and parameters, in a child; record the trials."""
-        _, model = self._run(run_id)
+        """Search candidates and parameters, in a child; record the trials. A model that is imported needs no search."""
+        run, model = self._run(run_id)
+        if OPTION in run.options:
+            return instead_of_search(self.parts.settings.home, run_id, run.options[OPTION])
         timeout = None if self.replay else model.search.timeout.total_seconds()
         found = self._kept("search", run_id, results, timeout=timeout, warm=self._warm(model))
         self.parts.metadata.runs.add_trials([from_json(Trial, {**t, "run": run_id}) for t in found["trials"]])
@@ -186,7 +189,7 @@ class Steps:
             ModelVersion(
                 id=run_id,
                 created_at=self._serves_from(run),
-                causes=(Cause(type="run", id=run_id, why="the run's winner passed its gates"),),
+                causes=_made_by(run),
                 model=model.name,
                 version=0,
                 run=run_id,
@@ -313,6 +316,15 @@ class Steps:
         best = champion(self.parts, model)
         trials = [] if best is None else [t for t in self.parts.metadata.runs.trials(best.run) if t.score is not None]
         return [{"candidate": t.candidate, "params": t.params} for t in sorted(trials, key=lambda t: t.score or 0.0)[:1]]
+
+
+def _made_by(run: Run) -> tuple[Cause, ...]:
+    if given := run.options.get(OPTION):
+        return (
+            Cause(type="import", id=given["from"], why="a version that MLflow had already passed the gates"),
+            Cause(type="run", id=run.id, why="the run that judged it"),
+        )
+    return (Cause(type="run", id=run.id, why="the run's winner passed its gates"),)
 
 
 def _staged(results: Json) -> dict[str, Staged]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from mulle.core.errors import NotFound, UsageError
+from mulle.core.errors import DataError, NotFound, UsageError
 from mulle.core.records.base import Cause, Json
 from mulle.loop.datasets import (
     check_dataset,
@@ -206,6 +207,61 @@ def test_a_column_whose_name_begins_with_an_underscore_is_data(opened: Opened) -
     assert read_rows(parts, "docs").collect().sort("_id").rows(named=True) == [{"_id": "a", "__v": 1}, {"_id": "b", "__v": 3}]
     assert query(parts, "select sum(__v) as total from docs where _id >= 'a'")["items"] == [{"total": 4}]
     assert 'ml.unique("_id")' in suggest_checks(parts, "docs")["text"]
+
+
+def test_rows_whose_key_begins_with_an_underscore_repeat_and_get_labels_like_others(opened: Opened) -> None:
+    parts = opened(
+        """
+def documents(position):
+    return pl.DataFrame({"_id": ["a", "b"], "x": [1, 2]})
+docs = ml.Dataset("docs", documents, key="_id", outcome="y", labels=ml.Files("labels/*.csv"))
+"""
+    )
+    assert ingest(parts)["docs"]["action"] == "published"
+    assert ingest(parts)["docs"]["action"] == "nothing new"
+    (parts.settings.project / "labels").mkdir()
+    (parts.settings.project / "labels" / "a.csv").write_text("_id,y\nb,1.5\n")
+    ingest(parts)
+    assert read_dataset(parts, "docs").sort("_id")["y"].to_list() == [None, 1.5]
+
+
+@pytest.mark.parametrize("name", ["_ingested_at", "_batch", "_version", "_live"])
+def test_a_source_may_not_bring_a_column_of_the_platform(opened: Opened, name: str) -> None:
+    parts = opened('trips = ml.Dataset("trips", ml.Files("trips/*.csv"), key="id")')
+    write(parts, "a.csv", "1,2", header=f"id,{name}")
+    with pytest.raises(DataError, match=f"the source has a column '{name}'"):
+        ingest(parts)
+    assert parts.metadata.datasets.get("trips") is None
+
+
+def test_a_file_without_a_key_that_was_turned_away_is_mended_in_place(opened: Opened) -> None:
+    parts = opened('trips = ml.Dataset("trips", ml.Files("trips/*.csv"), checks=[ml.between("km", 0, 100)])')
+    write(parts, "a.csv", "1,5", header="id,km")
+    ingest(parts)
+    write(parts, "b.csv", "2,999", header="id,km")
+    assert ingest(parts)["trips"]["action"] == "quarantined"
+    assert ingest(parts)["trips"]["action"] == "nothing new"
+    write(parts, "c.csv", "3,7", header="id,km")
+    assert ingest(parts)["trips"]["action"] == "published"
+    write(parts, "b.csv", "2,6", header="id,km")
+    assert ingest(parts)["trips"]["action"] == "published"
+    assert sorted(read_dataset(parts, "trips")["km"].to_list()) == [5, 6, 7]
+    write(parts, "b.csv", "2,60", header="id,km")
+    with pytest.raises(DataError, match="was changed after it was read"):
+        ingest(parts)
+
+
+def test_the_count_of_a_database_is_held_against_an_overlap_too(opened: Opened, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "x.db") as db:
+        db.execute("create table o(id int, seq int)")
+        db.executemany("insert into o values(?, ?)", [(1, 1), (2, 2)])
+    source = f'ml.Sql("sqlite:///{tmp_path}/x.db", "o", cursor="seq", overlap=1)'
+    parts = opened(f'orders = ml.Dataset("orders", {source}, key="id", checks=[ml.rows_as_source()])')
+    assert ingest(parts)["orders"]["action"] == "published"
+    with sqlite3.connect(tmp_path / "x.db") as db:
+        db.execute("insert into o values(3, 3)")
+    told = ingest(parts)["orders"]
+    assert (told["action"], told["added"]) == ("published", 1)
 
 
 LABELLED = """

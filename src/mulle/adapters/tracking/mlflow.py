@@ -25,7 +25,8 @@ from mulle.adapters.tracking.figures import (
 )
 from mulle.adapters.tracking.open import open_client, open_experiment
 from mulle.adapters.tracking.pyfunc_model import DATA, write_model_files
-from mulle.core.errors import MulleError, NotFound, Unavailable
+from mulle.core.errors import MulleError, NotFound, Unavailable, UsageError
+from mulle.core.records.base import Json
 from mulle.core.records.dataset import DatasetVersion
 from mulle.core.records.model import ModelVersion
 from mulle.core.records.run import GateResult, Run, Trial
@@ -148,6 +149,24 @@ class MlflowTracking:
         """Return alias to tracking version; empty when the model is unknown there."""
         with self._session() as (client, _):
             return _aliases(client, tracking_name(model))
+
+    def fetch(self, source: str, folder: Path) -> Json:
+        """Download a registered model version; see the port."""
+        asked = re.fullmatch(r"models:/([^/@]+)(?:/(\d+)|@(.+))", source)
+        if asked is None:
+            raise UsageError(f"'{source}' names no model version", next="write models:/NAME/3 or models:/NAME@champion")
+        name, number, alias = asked.groups()
+        with self._session() as (client, _):
+            from mlflow.artifacts import download_artifacts
+            from mlflow.models import Model
+
+            number = number or str(client.get_model_version_by_alias(name, alias).version)
+            address = client.get_model_version_download_uri(name, number)
+            found = download_artifacts(artifact_uri=address, dst_path=str(folder), tracking_uri=self._uri)
+            model = Model.load(found)
+        columns = [] if model.signature is None or model.signature.inputs is None else model.signature.inputs.input_names()
+        named = [str(column) for column in columns if column is not None]
+        return {"folder": found, "version": f"models:/{name}/{number}", "flavors": model.flavors, "columns": named}
 
     def address(self) -> str:
         """Return the tracking URI."""

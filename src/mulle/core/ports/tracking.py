@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from mulle.core.records.base import Json
 from mulle.core.records.dataset import DatasetVersion
 from mulle.core.records.model import ModelVersion
 from mulle.core.records.run import GateResult, Run, Trial
@@ -63,6 +64,24 @@ class Tracking(Protocol):
 
     def aliases(self, model: str) -> dict[str, str]:
         """Return alias to tracking version; empty when the model is unknown there."""
+        ...
+
+    def fetch(self, source: str, folder: Path) -> Json:
+        """Download a registered model version, ``models:/name/3`` or ``models:/name@alias``; nothing in it is run.
+
+        Returns
+        -------
+        dict
+            ``folder`` that holds its files, ``version`` (``models:/name/3``), ``flavors`` by name, and ``columns``: the names
+            of its signature's inputs, empty without.
+
+        Raises
+        ------
+        NotFound
+            When there is no such version.
+        UsageError
+            When `source` is no such address.
+        """
         ...
 
     def address(self) -> str:

@@ -14,6 +14,7 @@ from mulle.core.ports.lake import Lake
 from mulle.core.ports.source import SourceReader
 from mulle.core.records.base import Json
 from mulle.core.records.dataset import DatasetVersion
+from mulle.kernel.bookkeeping import data_columns
 from mulle.kernel.dtypes import INSTANT
 from mulle.lifecycle.data.typed import typed
 from mulle.lifecycle.data.version import read_version
@@ -114,7 +115,7 @@ def matched_rows(dataset: Dataset, rows: pl.DataFrame, known: pl.DataFrame) -> t
     """
     timed = dataset.time is not None and dataset.time in known.columns
     on = list(dataset.identity if timed else dataset.key)
-    plain = rows.select(c for c in rows.columns if not c.startswith("_"))
+    plain = rows.select(data_columns(rows.columns))
     if not timed:
         plain = (plain.sort(dataset.time, maintain_order=True) if dataset.time else plain).unique(on, keep="last")
     labels = known.with_columns(pl.col(c).cast(plain.schema[c]) for c in on).unique(on, keep="last", maintain_order=True)

@@ -83,7 +83,7 @@ def publish(
             address="",
             checks=tuple(results),
         )
-        return turn_away(refused, staged.batch, staged.positions, previous, lake, datasets)
+        return turn_away(refused, staged.batch, staged.refused or staged.positions, previous, lake, datasets)
     latest = recover(dataset.name, lake, datasets)
     if latest is None or latest.id != staged.id:
         record = _next(dataset, staged, previous, lake, datasets, now=now, causes=tuple(causes), checks=tuple(results), live=live)

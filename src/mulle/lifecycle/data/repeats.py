@@ -10,6 +10,7 @@ from mulle.core.declare.dataset import Dataset
 from mulle.core.errors import NotFound
 from mulle.core.ports.lake import Lake
 from mulle.core.records.dataset import DatasetVersion
+from mulle.kernel.bookkeeping import data_columns
 from mulle.lifecycle.data.version import read_version
 
 __all__ = ["last_given", "published_again", "turned_away", "unseen"]
@@ -52,7 +53,7 @@ def turned_away(dataset: Dataset, repeats: pl.Expr | None, aside: Sequence[str],
 
 
 def _plain(parts: Sequence[pl.LazyFrame], repeats: pl.Expr) -> pl.DataFrame:
-    plain = [part.filter(repeats).select(c for c in part.collect_schema() if not c.startswith("_")) for part in parts]
+    plain = [part.filter(repeats).select(data_columns(part.collect_schema())) for part in parts]
     return pl.concat(plain, how="diagonal_relaxed").unique().collect()
 
 

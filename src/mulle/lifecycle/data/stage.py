@@ -52,6 +52,8 @@ class Staged:
         How many of the rows were turned away before and are the same still.
     parts : tuple of str
         What of the source can be judged by itself; files.
+    refused : dict or None
+        How far the source was read when the rows are turned away; None for `positions`.
     """
 
     dataset: str
@@ -67,6 +69,7 @@ class Staged:
     labels: bool = False
     again: int = 0
     parts: tuple[str, ...] = ()
+    refused: Json | None = None
 
     @property
     def id(self) -> str:
@@ -152,6 +155,7 @@ def stage(
         after=previous.version if previous else 0,
         again=told.again if refused else 0,
         parts=tuple(found.parts),
+        refused=None if found.refused is None else _with_labels(found.refused, state.positions.get(LABELS)),
     )
 
 

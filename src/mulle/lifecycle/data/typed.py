@@ -8,6 +8,7 @@ import polars as pl
 
 from mulle.core.declare.dataset import Dataset
 from mulle.core.errors import DataError
+from mulle.kernel.bookkeeping import BOOKKEEPING
 from mulle.kernel.dtypes import INSTANT, dtype_of, dtype_text
 
 __all__ = ["declared_types", "typed"]
@@ -49,8 +50,15 @@ def typed(rows: pl.DataFrame, dataset: Dataset, schema: Mapping[str, str]) -> pl
     Raises
     ------
     DataError
-        When a declared type or time does not fit; names the column.
+        When a declared type or time does not fit, or a column has a name that the platform gives its own; names the column.
     """
+    if own := BOOKKEEPING.intersection(rows.columns):
+        raise DataError(
+            f"dataset {dataset.name}: the source has a column '{min(own)}', a name that the platform gives a column of its own",
+            next="give the column another name in the source",
+            dataset=dataset.name,
+            column=min(own),
+        )
     times = {c for c in (dataset.time, dataset.known_at) if c is not None}
     declared = declared_types(dataset)
     rows = rows.with_columns(_absent(rows, dataset, schema, declared))

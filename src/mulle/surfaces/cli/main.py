@@ -74,7 +74,10 @@ def build() -> typer.Typer:
         app.command(command.__name__)(command)
     groups: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
         "runs": ("List and show runs.", {"ls": look.runs_ls, "show": look.runs_show}),
-        "models": ("List, show, compare and reproduce model versions.", {n: getattr(models, n) for n in models.__all__}),
+        "models": (
+            "List, show, compare, reproduce and import model versions.",
+            {n.rstrip("_"): getattr(models, n) for n in models.__all__},
+        ),
         "data": ("Bring rows in, check, compare, look into, share and forget them.", {n: getattr(data, n) for n in data.__all__}),
     }
     for name, (words, commands) in groups.items():

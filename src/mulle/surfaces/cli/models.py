@@ -1,4 +1,4 @@
-"""Commands about model versions: list, show, compare, and make again."""
+"""Commands about model versions: list, show, compare, make again, and bring in from MLflow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from mulle.surfaces.cli.session import session
 
-__all__ = ["compare", "ls", "reproduce", "show"]
+__all__ = ["compare", "import_", "ls", "reproduce", "show"]
 
 _VERSION = typer.Argument(metavar="MODEL[@VERSION]")
 
@@ -71,4 +71,27 @@ def reproduce(
         call.parts.compute().close()
     call.show(view, render.reproduced)
     if not view["reproduced"]:
+        raise typer.Exit(1)
+
+
+def import_(
+    ctx: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="models:/NAME/VERSION", help="In MLflow; also models:/NAME@ALIAS.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The declared model that it becomes a version of.")],
+) -> None:
+    """Bring a model version that MLflow has into the loop: judged by the gates like any challenger; exit 1 when rejected."""
+    from mulle.loop.imported import OPTION, fetch_model
+    from mulle.loop.runner import run_model
+    from mulle.loop.views import run_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.parts.project.model(model)
+    with call.waiting(f"importing {source}"):
+        given = fetch_model(call.parts, source)
+        causes = [call.person(f"asked to import {given['from']}")]
+        record = run_model(call.parts, model, causes=causes, options={OPTION: given})
+    view = run_view(call.parts, record.id)
+    call.show(view, render.run)
+    if view["state"] != "succeeded":
         raise typer.Exit(1)
