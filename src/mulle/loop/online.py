@@ -16,7 +16,8 @@ from mulle.core.declare.features import Features
 from mulle.core.errors import NotFound
 from mulle.core.records.bundle import JoinSpec
 from mulle.core.records.dataset import DatasetVersion
-from mulle.lifecycle.data.version import VERSION, read_version
+from mulle.kernel.bookkeeping import VERSION
+from mulle.lifecycle.data.version import read_version
 from mulle.lifecycle.features.join import join_specs
 from mulle.lifecycle.features.materialise import Published, materialise, trim
 from mulle.loop.parts import Parts

@@ -77,7 +77,7 @@ class Features:
 
 
 def lookup(dataset: Dataset, *, on: On) -> Lookup:
-    """Join the current row of a table by key.
+    """Join the row of a table by key: the last one known at the row's time, or the current one of a table without time.
 
     Parameters
     ----------

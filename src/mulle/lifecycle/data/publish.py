@@ -19,13 +19,14 @@ from mulle.core.ports.lake import Lake
 from mulle.core.ports.metadata import Datasets
 from mulle.core.records.base import Cause, from_json, to_json
 from mulle.core.records.dataset import CheckResult, DatasetVersion, Quarantine, verdict_of
+from mulle.kernel.bookkeeping import BATCH, INGESTED, LIVE, VERSION
 from mulle.kernel.dtypes import INSTANT, dtype_of, dtype_text, schema_text
 from mulle.kernel.faults import point
 from mulle.lifecycle.data.quarantine import reading_state, staging, turn_away
 from mulle.lifecycle.data.repeats import last_given
 from mulle.lifecycle.data.stage import Staged, staged_rows
 from mulle.lifecycle.data.typed import declared_types
-from mulle.lifecycle.data.version import BATCH, INGESTED, LIVE, VERSION, read_version, table_name
+from mulle.lifecycle.data.version import read_version, table_name
 
 __all__ = ["publish", "recover", "restore"]
 

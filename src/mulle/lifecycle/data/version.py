@@ -10,9 +10,9 @@ import polars as pl
 from mulle.core.declare.dataset import Dataset
 from mulle.core.ports.lake import Lake
 from mulle.core.records.dataset import DatasetVersion
-from mulle.kernel.bookkeeping import BATCH, INGESTED, LIVE, VERSION
+from mulle.kernel.bookkeeping import BATCH, INGESTED, VERSION
 
-__all__ = ["BATCH", "INGESTED", "LIVE", "VERSION", "current", "read_version", "table_name"]
+__all__ = ["current", "read_version", "table_name"]
 
 
 def table_name(dataset: str) -> str:

@@ -12,10 +12,11 @@ from mulle.core.errors import DataError
 from mulle.core.records.base import Json, from_json, to_json
 from mulle.core.records.evaluation import Calibration, Failures, Measured, Service, WeakSlice
 from mulle.core.records.model import ModelVersion, Parity
+from mulle.kernel.bookkeeping import VERSION
 from mulle.kernel.bundle import Predictor
 from mulle.kernel.metrics import metrics_for
 from mulle.kernel.rows import cast_inputs, raw_inputs
-from mulle.lifecycle.data.version import VERSION, read_version
+from mulle.lifecycle.data.version import read_version
 from mulle.lifecycle.evaluation.compare import Comparison, Side, compare
 from mulle.lifecycle.evaluation.evidence import Evidence
 from mulle.lifecycle.evaluation.gates import accepted, judge
