@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,9 @@ _WARM = (
     "lightgbm",
     "optuna",
 )
+
+# What a process of a search's trials imports.
+_TRIALS = ("mulle.lifecycle.training.trial", "lightgbm")
 
 
 def wire(settings: Settings, *, clock: Clock | None = None, project: Project | None = None) -> Parts:
@@ -147,7 +151,7 @@ def run_task(name: str, settings: dict[str, str], arguments: Json) -> Json:
     if name == "features":
         return build_features(work)
     if name == "search":
-        return search_model(work, arguments["search_timeout"], arguments["warm"])
+        return search_model(work, arguments["search_timeout"], arguments["warm"], _workers(resolved))
     if name == "evaluate":
         return evaluate_model(work, arguments["settings"])
     if name == "bundle":
@@ -159,6 +163,13 @@ def run_task(name: str, settings: dict[str, str], arguments: Json) -> Json:
 
         return reproduce_model(work, arguments["recorded"], arguments["tolerance"])
     raise UsageError(f"no task '{name}'", next="this is a defect of Mulle; please report it")
+
+
+def _workers(settings: Settings) -> Callable[[int], Compute]:
+    """Give what makes processes for a search's trials."""
+    from mulle.adapters.compute.local import LocalCompute
+
+    return lambda processes: LocalCompute(processes, warm=_TRIALS, log=settings.home / "compute.log")
 
 
 @lru_cache(maxsize=4)

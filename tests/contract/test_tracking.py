@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -115,22 +114,13 @@ def test_a_run_with_its_trials_is_found_by_mlflows_own_client(tracking: MlflowTr
     assert found[3].data.tags["mulle.reason"] == "memory"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToldTrial(Trial):
-    """A trial of which the search recorded more."""
-
-    failure: str = ""
-    train_on: str = "all"
-    folds: tuple[float | None, ...] = ()
-
-
 def test_a_trial_shows_its_folds_and_why_it_failed(tracking: MlflowTracking, client: MlflowClient, run: str) -> None:
     more = [
-        ToldTrial(
+        Trial(
             run=run, number=0, candidate="ridge", params={}, score=2.0, state="done", seconds=1.0,
             train_on="180d", folds=(1.0, 3.0, None),
         ),
-        ToldTrial(
+        Trial(
             run=run, number=1, candidate="svm", params={}, score=None, state="failed", seconds=9.0,
             failure="timeout", reason="it took longer than 9 s",
         ),
@@ -217,7 +207,7 @@ KILLED = """
 import importlib.util, os, signal, sys
 from pathlib import Path
 spec = importlib.util.spec_from_file_location("suite", sys.argv[1])
-suite = sys.modules["suite"] = importlib.util.module_from_spec(spec); spec.loader.exec_module(suite)
+suite = importlib.util.module_from_spec(spec); spec.loader.exec_module(suite)
 suite.die_after(sys.argv[2], sys.argv[3], Path(sys.argv[4]))
 """
 

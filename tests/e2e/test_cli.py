@@ -71,6 +71,22 @@ def test_a_run_of_the_new_project_succeeds_with_every_stage_and_gate(mulle):
     assert view["data"] == {"cells": 1}
 
 
+def test_the_search_is_drawn_on_a_page(mulle):
+    run = mulle.trained["id"]
+    view = json.loads(mulle("runs", "show", run, "--page", "search.html", "--json"))
+    assert {"trials", "gates", "evaluation", "notes"} <= view.keys()
+    page = (mulle.folder / "search.html").read_text()
+    assert run in page
+    assert all(trial["candidate"] in page for trial in view["trials"])
+    assert 'src="http' not in page
+
+
+def test_a_version_is_made_again_and_found_by_its_data(mulle):
+    view = json.loads(mulle("models", "reproduce", "diagnosis@1", "--json"))
+    assert (view["reproduced"], view["agreement"]["rows"]) == (True, 569)
+    assert [i["version"] for i in json.loads(mulle("models", "ls", "--data", "cells@1", "--json"))["items"]] == [1]
+
+
 def test_status_history_and_models_tell_of_the_deployed_version(mulle):
     assert "diagnosis is healthy: version 1 answers all traffic" in mulle("status")
     assert json.loads(mulle("models", "show", "diagnosis@champion", "--json"))["version"] == 1

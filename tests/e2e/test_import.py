@@ -47,7 +47,7 @@ def trips(n: int = 300) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "id": [f"t{i}" for i in range(n)],
-            "at": pl.datetime_range(start, start + timedelta(hours=n - 1), "1h", eager=True),
+            "at": pl.datetime_range(start, start + timedelta(hours=4 * (n - 1)), "4h", eager=True),
             "origin": dice.choice(["EWR", "JFK"], n),
             "distance": distance,
             "stops": stops,

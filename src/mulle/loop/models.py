@@ -14,9 +14,9 @@ from mulle.core.records.model import ModelVersion
 from mulle.core.records.run import Run
 from mulle.loop.datasets import find_data
 from mulle.loop.parts import Parts
-from mulle.loop.views import find_version, listing
+from mulle.loop.views import find_version, listing, run_view
 
-__all__ = ["compare_view", "reproduce_view", "saw_view"]
+__all__ = ["compare_view", "reproduce_view", "saw_view", "search_view"]
 
 _TASK = "mulle.bootstrap:run_task"
 _MOST = 10_000
@@ -77,6 +77,14 @@ def saw_view(parts: Parts, name: str) -> Json:
             saw = "this version" if number == version.version else f"within {number}"
             items.append({"model": model.model, "version": model.version, "run": model.run, "data": dict(model.data), "saw": saw})
     return listing(items, dataset=dataset.name, data_version=version.version)
+
+
+def search_view(parts: Parts, run: str) -> Json:
+    """Give a run as `run_view` does, and ``importance``: candidate to parameter to its share in the scores' spread."""
+    from mulle.lifecycle.training.importance import parameter_importance
+
+    view = run_view(parts, run)
+    return {**view, "importance": parameter_importance(view["trials"])}
 
 
 def reproduce_view(parts: Parts, name: str, *, tolerance: float = 1e-6) -> Json:

@@ -38,6 +38,9 @@ __all__ = ["Steps"]
 
 _TASK = "mulle.bootstrap:run_task"
 
+_EARLIER = 3
+"""Runs whose best trial a search begins with, beside the champion's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Steps:
@@ -314,8 +317,14 @@ class Steps:
 
     def _warm(self, model: Model) -> list[Json]:
         best = champion(self.parts, model)
-        trials = [] if best is None else [t for t in self.parts.metadata.runs.trials(best.run) if t.score is not None]
-        return [{"candidate": t.candidate, "params": t.params} for t in sorted(trials, key=lambda t: t.score or 0.0)[:1]]
+        earlier = [run.id for run in self.parts.metadata.runs.list(model.name, _EARLIER)]
+        warm: list[Json] = []
+        for run in dict.fromkeys([best.run, *earlier] if best else earlier):
+            scored = [t for t in self.parts.metadata.runs.trials(run) if t.score is not None and t.state == "done"]
+            for trial in sorted(scored, key=lambda t: t.score or 0.0)[:1]:
+                settings = {"candidate": trial.candidate, "params": trial.params, "train_on": trial.train_on}
+                warm += [settings] if settings not in warm else []
+        return warm
 
 
 def _made_by(run: Run) -> tuple[Cause, ...]:

@@ -58,7 +58,8 @@ def model_names(parts: Parts) -> tuple[str, ...]:
 
 
 def run_view(parts: Parts, run: str) -> Json:
-    """Give a run with its stages, gates, trials, data, the version it made and, while its folder is there, its `evaluation`.
+    """Give a run with its stages, gates, trials, data, the version it made and, while its folder is there, its `evaluation` and
+    the search's `notes`.
 
     Raises
     ------
@@ -68,7 +69,12 @@ def run_view(parts: Parts, run: str) -> Json:
     record = parts.metadata.runs.get(run)
     if record is None:
         raise NotFound(f"no run '{run}'", next="see `mulle runs ls`", run=run)
-    return {**_run(parts, record), "evaluation": _evaluation(parts, run)}
+    search = _left(parts, run, "search")
+    return {
+        **_run(parts, record),
+        "evaluation": _left(parts, run, "evaluation"),
+        "notes": search.get("notes", []) if search else [],
+    }
 
 
 def runs_view(
@@ -102,9 +108,9 @@ def _run(parts: Parts, run: Run) -> Json:
     }
 
 
-def _evaluation(parts: Parts, run: str) -> Json | None:
+def _left(parts: Parts, run: str, name: str) -> Json | None:
     # A small file of the run's own; once its folder is cleared, the gates' records and the model's card still tell.
-    path = parts.settings.home / "runs" / run / "evaluation.json"
+    path = parts.settings.home / "runs" / run / f"{name}.json"
     return dict(json.loads(path.read_text())) if path.is_file() else None
 
 

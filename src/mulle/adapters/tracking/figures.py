@@ -58,7 +58,7 @@ def gate_tags(gates: Sequence[GateResult]) -> dict[str, str]:
 
 def trial_tags(trial: Trial) -> dict[str, str]:
     """Give a trial's candidate and state and, where it ended early, the kind of failure and the reason."""
-    words = {"candidate": trial.candidate, "state": trial.state, "failure": _more(trial).get("failure"), "reason": trial.reason}
+    words = {"candidate": trial.candidate, "state": trial.state, "failure": trial.failure, "reason": trial.reason}
     return {f"mulle.{name}": str(word)[:5000] for name, word in words.items() if word}
 
 
@@ -72,7 +72,7 @@ def trial_figures(trial: Trial) -> list[Figure]:
     """Give a trial's score, seconds and peak memory, its score by fold and by budget as curves, as far as they are recorded."""
     more = _more(trial)
     single = {"score": trial.score, "seconds": trial.seconds, "memory_bytes": more.get("memory_bytes")}
-    curves = {"fold_score": more.get("folds"), "rung_score": more.get("rungs")}
+    curves = {"fold_score": trial.folds, "rung_score": more.get("rungs")}
     return [Figure(name, float(value)) for name, value in single.items() if value is not None] + [
         Figure(name, float(value), step)
         for name, values in curves.items()

@@ -76,7 +76,21 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One candidate with one set of parameters, scored on validation (lower is better)."""
+    """One candidate with one set of parameters, scored on validation (lower is better).
+
+    Attributes
+    ----------
+    state : str
+        ``done``, ``failed`` or ``pruned`` (stopped early: clearly behind).
+    failure : str
+        Of a failed one: ``error``, ``timeout``, ``memory`` or ``crash``.
+    folds : tuple of float
+        The score on each fold; `score` is their mean.
+    rungs : tuple of float or None
+        With pruning: the score on each share of the rows.
+    train_on : str
+        ``all``, or the span of the latest rows.
+    """
 
     run: str
     number: int
@@ -86,6 +100,10 @@ class Trial:
     state: str
     seconds: float
     reason: str = ""
+    failure: str = ""
+    folds: tuple[float, ...] = ()
+    rungs: tuple[float | None, ...] = ()
+    train_on: str = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,13 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
+def _estimator(contract: Contract, params: str) -> str:
+    members = contract.settings.get("members")
+    if not members:
+        return f"{contract.settings.get('candidate', 'unknown')} ({params or 'as it comes'})"
+    return "an ensemble of " + ", ".join(f"{m['weight']:.0%} {m['candidate']}" for m in members)
+
+
 def _facts(contract: Contract) -> str:
     params = ", ".join(f"{k}={_text(v)}" for k, v in sorted(contract.settings.get("params", {}).items()))
     data = ", ".join(f"{name}@{version}" for name, version in sorted(contract.data.items()))
@@ -59,7 +66,7 @@ def _facts(contract: Contract) -> str:
         f"Answers `{contract.target}` of `{contract.dataset}` ({contract.task}).",
         "",
         f"- Made by run `{contract.run}` from {data or 'no recorded data'}.",
-        f"- Estimator: {contract.settings.get('candidate', 'unknown')} ({params or 'as it comes'}).",
+        f"- Estimator: {_estimator(contract, params)}.",
         f"- Served as {contract.compiled}.",
     ]
     selection = contract.settings.get("selection")

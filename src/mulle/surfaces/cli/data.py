@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mulle.surfaces.cli.session import session
+from mulle.surfaces.cli.session import session, write_page
 
 if TYPE_CHECKING:
     from mulle.core.records.base import Json
@@ -151,20 +151,11 @@ def explore(
     with call.waiting(f"looking into {name}"):
         found = explore_dataset(call.parts, name, target=target, compare=compare)
         file = output or Path(f"{name.replace('@', '-')}-explored.html")
-        _write(file, render(found))
+        write_page(file, render(found))
     sides = [found.before.name, found.after.name] if isinstance(found, Comparison) else [found.name]
     told: Json = {"id": " and ".join(sides), "created_at": rfc3339(call.parts.clock.now()), "dataset": name.partition("@")[0]}
     told |= {"versions": [int(side.partition("@")[2]) for side in sides], "page": str(file.absolute())}
     call.show(told, lambda view: [f"the page is {view['page']}"])
-
-
-def _write(file: Path, text: str) -> None:
-    from mulle.core.errors import UsageError
-
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror}", next="name another file with --output") from error
 
 
 def suggest(ctx: typer.Context, name: Named) -> None:

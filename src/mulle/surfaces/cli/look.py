@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mulle.surfaces.cli.session import session
+from mulle.surfaces.cli.session import session, write_page
 
 __all__ = [
     "alerts", "doctor", "explain", "history", "monitor", "plan",
@@ -69,12 +70,24 @@ def runs_ls(
     call.show(runs_view(call.parts, model=model, state=state, limit=limit, after=after), render.runs)
 
 
-def runs_show(ctx: typer.Context, run: Annotated[str, typer.Argument(metavar="RUN")]) -> None:
+def runs_show(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN")],
+    page: Annotated[
+        Path | None, typer.Option(help="Also write the search as one HTML page: history, parameters, importance.")
+    ] = None,
+) -> None:
     """Show a run: its cause, stages and trials, what was measured of the winner, and the gates."""
     from mulle.loop.views import run_view
     from mulle.surfaces.cli import render
 
     call = session(ctx)
+    if page is not None:
+        from mulle.loop.models import search_view
+        from mulle.surfaces.search_page import search_page
+
+        view = search_view(call.parts, run)
+        write_page(page, search_page(view, view["importance"]))
     call.show(run_view(call.parts, run), render.run_explained)
 
 

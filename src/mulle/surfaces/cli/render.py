@@ -70,19 +70,37 @@ def run(view: Json) -> list[RenderableType]:
         "version": f"{view['model']}@{view['model_version']}" if view["model_version"] else None,
     }  # fmt: skip
     stages = [(s["name"], s["state"], f"{s['seconds']:.2f}") for s in view["stages"]]
-    trials = [(t["number"], t["candidate"], t["score"], t["state"], f"{t['seconds']:.2f}", t["params"]) for t in view["trials"]]
     return [
         facts(told),
         table("Stages", ("stage", "state", "seconds"), stages),
-        table("Trials", ("trial", "candidate", "score", "state", "seconds", "parameters"), trials),
+        _leaderboard(view["trials"]),
         gates(view["gates"]),
     ]
+
+
+def _leaderboard(trials: Sequence[Json]) -> RenderableType:
+    """Show trials, the best (lowest score) first; those without a score come last, with what became of them."""
+    best = sorted(trials, key=lambda t: (t["score"] is None, t["score"] or 0.0, t["number"]))
+    rows = [
+        (
+            t["number"],
+            t["candidate"],
+            t["score"],
+            t.get("failure") or t["state"],
+            f"{t['seconds']:.2f}",
+            t["params"],
+            t.get("reason"),
+        )
+        for t in best
+    ]
+    return table("Trials, best first", ("trial", "candidate", "score", "state", "seconds", "parameters", "why"), rows)
 
 
 def run_explained(view: Json) -> list[RenderableType]:
     """Show one run with what was measured of its winner, and where that is weak."""
     *first, judged = run(view)
-    return [*first, *_evaluation(view["evaluation"]), judged]
+    notes = [f"[dim]search: {escape(note)}[/]" for note in view["notes"]]
+    return [*first, *notes, *_evaluation(view["evaluation"]), judged]
 
 
 def gates(items: Sequence[Json]) -> RenderableType:

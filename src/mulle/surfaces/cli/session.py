@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mulle.core.records.base import Cause, Json
     from mulle.loop.parts import Parts
 
-__all__ = ["Session", "session"]
+__all__ = ["Session", "session", "write_page"]
 
 _PIPED_WIDTH = 200
 
@@ -112,6 +112,22 @@ def session(ctx: typer.Context) -> Session:
     """Return the session of a command's context."""
     found = ctx.find_object(Session)
     return found if found is not None else Session()
+
+
+def write_page(file: Path, text: str) -> None:
+    """Write a page to the file that the user named.
+
+    Raises
+    ------
+    UsageError
+        When it cannot be written there.
+    """
+    from mulle.core.errors import UsageError
+
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}", next="name another file") from error
 
 
 def _console(*, stderr: bool) -> Console:

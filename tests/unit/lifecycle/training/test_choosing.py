@@ -14,7 +14,7 @@ from mulle.lifecycle.training.search import Plan
 
 
 def shifted(n=800):
-    """Rows whose meaning turned round: what was learnt before the last quarter misleads."""
+    """Rows whose meaning turned round: what was learnt before the last two fifths misleads."""
     matrix, target = rows(n)
     early = np.arange(n) < n * 6 // 10
     return matrix, np.where(early, -target, target), np.arange(n) * DAY

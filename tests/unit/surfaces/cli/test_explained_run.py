@@ -13,7 +13,9 @@ from mulle.surfaces.cli import render
 
 MEASURED = {"rows": 40, "metrics": {"mae": 9.0}, "intervals": {"mae": [8.0, 10.5]}, "failed": {}}
 EVALUATION = {
-    **MEASURED, "rows": 120, "train": {"rows": 400, "metrics": {"mae": 5.25}, "intervals": {}, "failed": {}},
+    **MEASURED,
+    "rows": 120,
+    "train": {"rows": 400, "metrics": {"mae": 5.25}, "intervals": {}, "failed": {}},
     "slices": {"origin": {"EWR": MEASURED}},
     "weak_slices": [
         {
