@@ -15,6 +15,7 @@ from benchmarks.machine import machine
 from benchmarks.measure import measure
 from benchmarks.report import as_json, as_text
 from benchmarks.study import Study, cells
+from benchmarks.tables import classic
 
 __all__ = ["main"]
 
@@ -73,6 +74,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     asked = parser.parse_args(arguments)
     if unknown := sorted(set(asked.names) - set(NAMES)):
         parser.error(f"no claim {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    if asked.data:
+        try:
+            classic(asked.data)
+        except FileNotFoundError as error:
+            parser.error(str(error))
     asked.names = asked.names or list(NAMES)
     return asked
 

@@ -18,13 +18,17 @@ _LOADED = 0.1
 
 def mean_ranks(found: Sequence[Cell]) -> dict[str, float]:
     """Rank the sides on each table by their mean score over seeds, ties alike, a failure last; give each side's mean rank."""
-    sides = list(dict.fromkeys(c.side for c in found))
-    ranks: dict[str, list[float]] = {s: [] for s in sides}
-    for name in dict.fromkeys(c.table for c in found):
-        scores = {s: _mean([c.score for c in found if c.table == name and c.side == s]) for s in sides}
+    ranks: dict[str, list[float]] = {c.side: [] for c in found}
+    for scores in _by_table(found).values():
         for side, own in scores.items():
             ranks[side].append(1 + sum(o < own for o in scores.values()) + (sum(o == own for o in scores.values()) - 1) / 2)
     return {side: sum(own) / len(own) for side, own in ranks.items()}
+
+
+def _by_table(found: Sequence[Cell]) -> dict[str, dict[str, float]]:
+    """Give each table's mean score over seeds by side; infinite where a seed failed."""
+    sides, tables = (list(dict.fromkeys(names)) for names in zip(*((c.side, c.table) for c in found), strict=True))
+    return {t: {s: _mean([c.score for c in found if (c.table, c.side) == (t, s)]) for s in sides} for t in tables}
 
 
 def _mean(scores: Sequence[float | None]) -> float:
@@ -91,10 +95,8 @@ def _load(cells: Sequence[Cell]) -> str:
 def _scores(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
     sides = list(dict.fromkeys(c.side for c in cells))
     rows = [("table", "origin", "rows", "score, lower is better", *sides)]
-    for name in dict.fromkeys(c.table for c in cells):
-        own = [c for c in cells if c.table == name]
-        scores = {s: _mean([c.score for c in own if c.side == s]) for s in sides}
-        best, first = min(scores.values()), own[0]
+    for name, scores in _by_table(cells).items():
+        best, first = min(scores.values()), next(c for c in cells if c.table == name)
         said = [("failed" if v == float("inf") else f"**{v:.4g}**" if v == best else f"{v:.4g}") for v in scores.values()]
         metric = "mean absolute error" if first.task == "regression" else "log loss"
         rows.append((name, first.origin, f"{first.rows:,}", metric, *said))
@@ -102,14 +104,17 @@ def _scores(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
 
 
 def _sides(study: Study, cells: Sequence[Cell]) -> list[tuple[str, ...]]:
-    rows = [("", "mean rank", "failures", "mean time", "longest", "")]
+    rows = [("", "mean rank", "beaten by Mulle", "failures", "mean time", "longest", "")]
     notes = {s.name: s.note for s in study.sides}
+    scores, tables = _by_table(cells), len({c.table for c in cells})
     for side, rank in mean_ranks(cells).items():
         own = [c for c in cells if c.side == side]
         walls, failures = [c.wall for c in own if not c.failed], [c.failed for c in own if c.failed]
         times = (f"{sum(walls) / len(walls):.1f} s", f"{max(walls):.1f} s") if walls else ("-", "-")
         said = "; ".join([notes[side], *dict.fromkeys(failures)])
-        rows.append((side, f"{rank:.2f}" if walls else "-", f"{len(failures)} of {len(own)}", *times, said))
+        beaten = sum(found[cells[0].side] < found[side] for found in scores.values())
+        ahead = "-" if side == cells[0].side else f"{beaten} of {tables}"
+        rows.append((side, f"{rank:.2f}" if walls else "-", ahead, f"{len(failures)} of {len(own)}", *times, said))
     return rows
 
 

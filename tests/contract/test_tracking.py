@@ -22,7 +22,7 @@ from mlflow.models import Model
 
 import mulle as ml
 from mulle.adapters.tracking.mlflow import MlflowTracking
-from mulle.core.errors import NotFound, Unavailable
+from mulle.core.errors import NotFound, Unavailable, UsageError
 from mulle.core.records.dataset import DatasetVersion
 from mulle.core.records.model import ModelVersion
 from mulle.core.records.run import GateResult, Run, Trial
@@ -118,7 +118,7 @@ def test_a_trial_shows_its_folds_and_why_it_failed(tracking: MlflowTracking, cli
     more = [
         Trial(
             run=run, number=0, candidate="ridge", params={}, score=2.0, state="done", seconds=1.0,
-            train_on="180d", folds=(1.0, 3.0, None),
+            rungs=(5.0, None), train_on="180d", folds=(1.0, 3.0),
         ),
         Trial(
             run=run, number=1, candidate="svm", params={}, score=None, state="failed", seconds=9.0,
@@ -128,6 +128,7 @@ def test_a_trial_shows_its_folds_and_why_it_failed(tracking: MlflowTracking, cli
     parent = tracking.log_run(a_run(run), more, {}, [], {})
     good, bad = sorted(children(client, parent), key=lambda child: child.data.tags["mulle.trial"])
     assert [(m.step, m.value) for m in client.get_metric_history(good.info.run_id, "fold_score")] == [(0, 1.0), (1, 3.0)]
+    assert [(m.step, m.value) for m in client.get_metric_history(good.info.run_id, "rung_score")] == [(0, 5.0)]
     assert good.data.params["train_on"] == "180d"
     assert "mulle.failure" not in good.data.tags
     assert (bad.info.status, bad.data.tags["mulle.failure"]) == ("FAILED", "timeout")
@@ -201,6 +202,22 @@ def test_aliases_move_and_go(tracking: MlflowTracking, run: str, bundle: Path) -
     assert tracking.aliases(model) == {"champion": "2"}
     with pytest.raises(NotFound):
         tracking.alias(model, "champion", "99")
+
+
+def test_a_version_is_fetched_by_number_and_by_alias(tracking: MlflowTracking, run: str, bundle: Path, tmp_path: Path) -> None:
+    tracking.register(a_version(f"v-{run}", run, model=f"model-{run}"), bundle, log(tracking, run))
+    tracking.alias(f"model-{run}", "champion", "1")
+    for place, source in enumerate((f"models:/model-{run}/1", f"models:/model-{run}@champion")):
+        (tmp_path / str(place)).mkdir()
+        found = tracking.fetch(source, tmp_path / str(place))
+        assert found["version"] == f"models:/model-{run}/1"
+        assert (list(found["flavors"]), found["columns"]) == (["python_function"], [])
+        assert (Path(found["folder"]) / "data" / "transform" / "project.py").read_text() == "x = 1\n"
+    for missing in (f"models:/model-{run}/9", f"models:/model-{run}@nobody", "models:/nothing/1"):
+        with pytest.raises(NotFound):
+            tracking.fetch(missing, tmp_path)
+    with pytest.raises(UsageError):
+        tracking.fetch("model/1", tmp_path)
 
 
 KILLED = """

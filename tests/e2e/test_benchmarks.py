@@ -6,13 +6,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
+from sklearn.metrics import log_loss
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("point_in_time", "online_read", "materialise", "checks", "ingest")
+"""Of claims of time alone."""
 
 
 @pytest.fixture(autouse=True)
@@ -74,4 +79,108 @@ def test_a_peer_that_cannot_be_installed_is_said(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(environments, "_ENVIRONMENTS", tmp_path / "environments")
     monkeypatch.setattr(environments.shutil, "which", lambda name: None)
     side = claim.Side(name="Feast", call="nowhere:nothing", peer="feast")
-    assert measure._outcome(side, tmp_path).failed == "could not be installed: uv was not found"
+    assert measure.outcome_of(side, tmp_path).failed == "could not be installed: uv was not found"
+
+
+def tiny(*sides: object, tables: tuple[str, ...] = ("iris",), seconds: float = 1) -> object:
+    """Shrink the study of searches."""
+    study = import_module("benchmarks.study")
+    given = import_module("benchmarks.search").CLAIMS[0]
+    rounds = {"small": (study.Round(seconds=seconds, seeds=(0,), tables=tables, rows=90),)}
+    return replace(given, rounds=rounds, sides=sides or given.sides)
+
+
+def measured(given: object, kept: Path | None) -> tuple[tuple, list[str]]:
+    """Measure a study without peers, with what it said on the way."""
+    said: list[str] = []
+    found = import_module("benchmarks.study").cells(given, "small", peers=False, data=None, kept=kept, say=said.append)
+    return tuple(found), said
+
+
+def test_our_search_answers_rows_it_was_not_told_and_is_not_run_again(tmp_path: Path) -> None:
+    (cell,), said = measured(tiny(), tmp_path)
+    assert cell.failed == ""
+    assert 0 < cell.score < 0.7, "three classes by chance are 1.1"
+    assert cell.wall > 0
+    assert cell.settings["search"].endswith('timeout="0.8s", parallel=2, ensemble=20, validation=ml.stratified(5)')
+    assert said == ["iris, 1 s, seed 0: Mulle"]
+    again, said = measured(tiny(), tmp_path)
+    assert again == (cell,)
+    assert said == ["iris, 1 s, seed 0: Mulle: kept from before"]
+
+
+def test_trials_at_once_give_what_they_give_in_turn() -> None:
+    trials = import_module("benchmarks.search").CLAIMS[1]
+    outcomes = import_module("benchmarks.measure").measure(trials, "small", peers=False, say=lambda text: None)
+    assert {name: outcome.failed for name, outcome in outcomes.items()} == {"Mulle": "", "one at a time": ""}
+    assert trials.targets[0].figure(outcomes) > 0
+
+
+def test_a_search_goes_on_where_it_ended_and_a_side_that_fails_is_last(tmp_path: Path) -> None:
+    claim, standing = import_module("benchmarks.claim"), import_module("benchmarks.standing")
+    fails = claim.Side(name="Nobody", call="benchmarks.machine:nothing", repeat=1)
+    given = tiny(fails, tables=("iris", "wine"))
+    first, _ = measured(given, tmp_path)
+    assert all("has no attribute 'nothing'" in cell.failed for cell in first)
+    next(tmp_path.glob("wine-*")).unlink()
+    again, said = measured(given, tmp_path)
+    assert said == ["iris, 1 s, seed 0: Nobody: kept from before", "wine, 1 s, seed 0: Nobody"]
+    assert [cell.score for cell in again] == [None, None]
+    ours = [replace(cell, side="Mulle", score=score, failed="") for cell, score in zip(again, (0.5, 0.25), strict=True)]
+    found = [*ours, *again, *(replace(cell, side="Peer", score=0.5, failed="") for cell in again)]
+    assert standing.mean_ranks(found) == {"Mulle": 1.25, "Nobody": 3.0, "Peer": 1.75}
+    assert standing.ahead_of("Peer").met(found) is True
+    assert standing.ahead_of("Nobody").met(found) is None, "nothing is to be said of who never answered"
+    assert standing.no_failures().met(found) is True
+    text = standing.as_text(given, "full", [replace(cell, side="Nobody") for cell in again])
+    assert "| 2 of 2   |" in text
+    assert "- failures: 2.00, **missed**" in text
+
+
+def test_another_task_or_other_rows_are_another_cell(tmp_path: Path) -> None:
+    claim = import_module("benchmarks.claim")
+    fails = claim.Side(name="Nobody", call="benchmarks.machine:nothing", repeat=1)
+    measured(tiny(fails), tmp_path)
+    _, said = measured(tiny(fails, seconds=2), tmp_path)
+    assert said == ["iris, 2 s, seed 0: Nobody"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_every_table_is_parted_once_and_for_all(tmp_path: Path) -> None:
+    tables = import_module("benchmarks.tables")
+    for table in (*tables.bundled(), *tables.made()):
+        parted, again = tables.part(table), tables.part(table)
+        assert parted.hash == again.hash
+        assert parted.truth.tolist() == again.truth.tolist()
+        assert parted.test.height == len(parted.truth) == pytest.approx((parted.train.height + parted.test.height) / 4, abs=6)
+        assert tables.TARGET not in parted.test.columns
+        assert len(parted.classes) == (0 if table.task == "regression" else len(set(parted.truth.tolist())))
+        for value in parted.classes:
+            share = (parted.train[tables.TARGET] == value).mean()
+            assert np.mean(parted.truth == value) == pytest.approx(share, abs=0.02)
+
+
+def test_tables_of_a_folder_are_read_with_their_targets(tmp_path: Path) -> None:
+    tables = import_module("benchmarks.tables")
+    rows = pl.DataFrame({"a.b": range(40), "sex": pl.Series(["m", "f"] * 20, dtype=pl.Categorical), "class": ["x", "y"] * 20})
+    (tmp_path / "classic").mkdir()
+    rows.write_parquet(tmp_path / "classic" / "credit_g.parquet")
+    (table,) = tables.classic(tmp_path)
+    assert (table.name, table.task, table.origin) == ("credit_g", "binary", "data")
+    assert table.frame().schema == {"f0": pl.Int64, "f1": pl.String, "target": pl.String}
+    with pytest.raises(FileNotFoundError, match=r"holds none of abalone\.parquet"):
+        tables.classic(tmp_path / "classic" / "none")
+
+
+def test_all_sides_are_scored_by_one_rule() -> None:
+    tables, scoring = import_module("benchmarks.tables"), import_module("benchmarks.scoring")
+    parted = tables.part(tables.bundled()[0])
+    dice = np.random.default_rng(0)
+    said = dice.dirichlet([1, 1, 1], len(parted.truth))
+    assert scoring.score(parted, said) == pytest.approx(log_loss(parted.truth, said))
+    sure = np.array([[float(c != t) for c in parted.classes] for t in parted.truth])
+    assert scoring.score(parted, sure) == pytest.approx(np.log(2) - np.log(np.finfo(np.float32).eps)), "wrong, but not infinitely"
+    assert scoring.score(parted, said[:, :2]) is None
+    assert scoring.score(parted, np.where(said > 0.5, np.nan, said)) is None
+    numbers = tables.part(tables.bundled()[4])
+    assert scoring.score(numbers, numbers.truth + np.where(np.arange(len(numbers.truth)) % 2, 1.0, -3.0)) == 2.0

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mulle.core.records.base import Json, to_json
 from mulle.core.records.dataset import DatasetVersion
 from mulle.core.records.run import GateResult, Run, Trial
 
@@ -64,21 +63,16 @@ def trial_tags(trial: Trial) -> dict[str, str]:
 
 def trial_params(trial: Trial) -> dict[str, object]:
     """Give a trial's settings."""
-    past = _more(trial).get("train_on", "all")
-    return {"candidate": trial.candidate, **trial.params, **({} if past == "all" else {"train_on": past})}
+    past = {} if trial.train_on == "all" else {"train_on": trial.train_on}
+    return {"candidate": trial.candidate, **trial.params, **past}
 
 
 def trial_figures(trial: Trial) -> list[Figure]:
-    """Give a trial's score, seconds and peak memory, its score by fold and by budget as curves, as far as they are recorded."""
-    more = _more(trial)
-    single = {"score": trial.score, "seconds": trial.seconds, "memory_bytes": more.get("memory_bytes")}
-    curves = {"fold_score": trial.folds, "rung_score": more.get("rungs")}
-    return [Figure(name, float(value)) for name, value in single.items() if value is not None] + [
-        Figure(name, float(value), step)
-        for name, values in curves.items()
-        for step, value in enumerate(values or ())
-        if value is not None
-    ]
+    """Give a trial's score and seconds, and as curves its score on each fold and on each share of the rows."""
+    scored = [] if trial.score is None else [Figure("score", trial.score)]
+    folds = [Figure("fold_score", score, step) for step, score in enumerate(trial.folds)]
+    rungs = [Figure("rung_score", score, step) for step, score in enumerate(trial.rungs) if score is not None]
+    return [Figure("seconds", trial.seconds), *scored, *folds, *rungs]
 
 
 def dataset_input(version: DatasetVersion) -> DatasetInput:
@@ -130,9 +124,3 @@ def log_figures(
 
 def _allowed(name: str) -> str:
     return re.sub(r"[^\w\-. /:]", "_", name)[:250]
-
-
-def _more(trial: Trial) -> Json:
-    # A search may record more of a trial than every release's record names.
-    found: Json = to_json(trial)
-    return found

@@ -160,7 +160,9 @@ class MlflowTracking:
             from mlflow.artifacts import download_artifacts
             from mlflow.models import Model
 
-            number = number or str(client.get_model_version_by_alias(name, alias).version)
+            number = number or _aliases(client, name).get(alias)
+            if number is None:
+                raise NotFound(f"MLflow at {self._uri} has no {source}", next="see the model's page in MLflow's UI")
             address = client.get_model_version_download_uri(name, number)
             found = download_artifacts(artifact_uri=address, dst_path=str(folder), tracking_uri=self._uri)
             model = Model.load(found)

@@ -86,7 +86,7 @@ def _leaderboard(trials: Sequence[Json]) -> RenderableType:
             t["number"],
             t["candidate"],
             t["score"],
-            t.get("failure") or t["state"],
+            t["failure"] or t["state"],
             f"{t['seconds']:.2f}",
             t["params"],
             t.get("reason"),
