@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,9 @@ _STACKED_SECONDS = 60
 
 def search(folder: Path) -> Work:
     """Search within the time; the answer predicts the test rows."""
+    for name in ("lightgbm", "catboost", "xgboost"):
+        import_module(name)  # it would do so within its time
+    os.chdir(folder)  # CatBoost leaves files wherever it is
     task = given(folder)
     rows, asked = (pd.read_parquet(folder / f"{name}.parquet") for name in ("train", "test"))
     number = task.kind == "regression"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ __all__ = ["search"]
 
 def search(folder: Path) -> Work:
     """Search within the time; the answer predicts the test rows."""
+    os.chdir(folder)  # CatBoost leaves files wherever it is
     task = given(folder)
     rows, asked = (_read(folder / f"{name}.parquet") for name in ("train", "test"))
     number = task.kind == "regression"

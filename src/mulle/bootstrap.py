@@ -23,6 +23,7 @@ from mulle.loop.parts import Parts
 from mulle.loop.share import SharedReader
 
 if TYPE_CHECKING:
+    from mulle.adapters.compute.local import LocalCompute
     from mulle.lifecycle.serving.runtime import Runtime
 
 __all__ = ["run_task", "wire", "wire_inference"]
@@ -82,11 +83,15 @@ def wire(settings: Settings, *, clock: Clock | None = None, project: Project | N
 
         return MlflowTracking(settings.tracking, settings.home / "artifacts")
 
-    @lru_cache(maxsize=1)
+    pools: list[LocalCompute] = []
+
     def compute() -> Compute:
         from mulle.adapters.compute.local import LocalCompute
 
-        return LocalCompute(settings.processes, warm=_WARM, log=settings.home / "compute.log")
+        # An engine closes its pool when it ends; whoever comes next in this process gets another.
+        if not pools or pools[-1].closed:
+            pools[:] = [LocalCompute(settings.processes, warm=_WARM, log=settings.home / "compute.log")]
+        return pools[-1]
 
     return Parts(
         settings=settings,

@@ -137,6 +137,24 @@ def test_a_search_goes_on_where_it_ended_and_a_side_that_fails_is_last(tmp_path:
     assert "- failures: 2.00, **missed**" in text
 
 
+def test_a_full_run_of_a_study_keeps_its_cells_and_what_was_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, claim, search = (import_module(f"benchmarks.{name}") for name in ("__main__", "claim", "search"))
+    given = tiny(claim.Side(name="Nobody", call="benchmarks.machine:nothing", repeat=1))
+    monkeypatch.setattr(search, "CLAIMS", (replace(given, rounds={"full": given.rounds["small"]}),))
+    monkeypatch.setattr(command, "_RESULTS", tmp_path)
+    assert command.main(["search", "--json"]) == 1, "a side of ours failed"
+    (told,) = json.loads(capsys.readouterr().out)["claims"]
+    assert [(t["says"], t["met"]) for t in told["targets"] if t["figure"] is not None] == [("1 s: failures", False)]
+    assert [cell["table"] for cell in told["cells"]] == ["iris"]
+    assert len(list((tmp_path / "cells").iterdir())) == len(list(tmp_path.glob("*.json"))) == 1
+    assert command.main(["search"]) == 1
+    said = capsys.readouterr()
+    assert "iris, 1 s, seed 0: Nobody: kept from before" in said.err
+    assert "- failures: 1.00, **missed**" in said.out
+
+
 def test_another_task_or_other_rows_are_another_cell(tmp_path: Path) -> None:
     claim = import_module("benchmarks.claim")
     fails = claim.Side(name="Nobody", call="benchmarks.machine:nothing", repeat=1)

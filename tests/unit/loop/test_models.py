@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.unit.loop.conftest import WHY
 
 from mulle.bootstrap import wire
 from mulle.core.errors import NotFound, UsageError
+from mulle.core.records.run import run_state
 from mulle.core.settings import load_settings
 from mulle.loop.compute.reproducing import moved_packages
 from mulle.loop.datasets import restore_version
@@ -79,6 +81,15 @@ def test_a_version_is_made_again_from_its_records_after_data_and_code_moved_on(h
     finally:
         source.write_text(text)
         parts.compute().close()
+
+
+def test_one_process_may_run_a_model_again(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "trips", tmp_path / "trips")
+    shutil.copy(home / "project.py", tmp_path)
+    parts = opened(tmp_path)
+    for number in (1, 2):
+        run = run_model(parts, "minutes", causes=WHY)
+        assert run_state(parts.metadata.runs.events(run.id)) in ("succeeded", "rejected"), number
 
 
 def test_packages_that_moved_since_are_named() -> None:

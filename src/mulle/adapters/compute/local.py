@@ -119,6 +119,11 @@ class LocalCompute:
         for child in children:
             child.kill()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed: it takes no more calls."""
+        return self._closed
+
     def pids(self) -> tuple[int, ...]:
         """Return the process ids of the living children."""
         with self._lock:
@@ -230,9 +235,11 @@ class _Child:
     def __del__(self) -> None:
         # Only here: when the pool is closed a caller in another thread may still use these, and a number that is
         # given back too early may already name somebody else's file.
-        with contextlib.suppress(OSError, AttributeError):
+        try:  # when the interpreter ends, contextlib is gone before this
             os.close(self._requests)
             os.close(self._answers)
+        except (OSError, AttributeError):
+            pass
 
     def _wait(self, descriptor: int, event: int, deadline: float | None, memory: int | None) -> None:
         poll = select.poll()

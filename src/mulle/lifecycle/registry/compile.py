@@ -82,7 +82,7 @@ def _alike(fitted: Estimator, model: bytes, width: int, task: str) -> bool:
         except ValueError:  # an estimator that takes no gaps says so itself
             continue
         served = graph.run(OUTPUT, tried).reshape(said.shape)
-        scale = np.maximum(np.abs(said), said.std()) + 1e-6 if task == "regression" else 1.0
+        scale = np.maximum(np.abs(said), np.nanstd(said)) + 1e-6 if task == "regression" else 1.0
         within = np.abs(said) < _FLOAT  # beyond, float32 has no number to be held against
         if not bool((np.abs(said - served) <= _CLOSE * scale)[within].all()):
             return False
