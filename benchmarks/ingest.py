@@ -82,7 +82,7 @@ def mulle(folder: Path) -> Work:
 
     def run() -> Any:
         parts = kept["parts"]
-        return ingest(parts, parts.project.datasets["flights"], now=now, causes=())
+        return ingest(parts, parts.project.datasets["flights"], now=now, causes=())[0]
 
     def keep(version: Any, path: Path) -> None:
         _keep(kept["parts"].lake.scan(version.table, version.lake_version), path)

@@ -97,7 +97,7 @@ CLAIMS = (
         name="Trials at once",
         says="A search of {trials} equal trials on {rows} rows, two at once, against the same one after another.",
         make="benchmarks.search:make",
-        sizes={"small": {"rows": 300, "trials": 2}, "full": {"rows": 20_000, "trials": 32}},
+        sizes={"small": {"rows": 300, "trials": 2}, "full": {"rows": 20_000, "trials": 40}},
         sides=(
             Side(name="Mulle", call="benchmarks.search:at_once", repeat=2, note="two workers, their start counted"),
             Side(name="one at a time", call="benchmarks.search:in_turn", repeat=2, note="in the run's own process"),

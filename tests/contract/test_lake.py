@@ -338,3 +338,11 @@ def test_documents_are_kept_beside_the_tables(lake: DeltaLake) -> None:
     lake.write_document("shared/t", {"a": 2})
     assert lake.read_document("shared/t") == {"a": 2}
     assert Path(address).is_file()
+
+
+def test_a_batch_keeps_the_order_of_its_rows(tmp_path: Path) -> None:
+    """Up to the rows that are written at once: what a model is trained on must not depend on threads."""
+    for attempt in range(10):
+        lake = DeltaLake(str(tmp_path / str(attempt)))
+        lake.append("t", pl.DataFrame({"x": range(2_000)}).lazy(), application="a", sequence=1)
+        assert lake.scan("t").collect()["x"].to_list() == list(range(2_000))

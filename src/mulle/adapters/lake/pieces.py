@@ -57,10 +57,24 @@ def record_batches(rows: pl.LazyFrame | pl.DataFrame) -> tuple[pa.RecordBatchRea
     def batches() -> Iterator[pa.RecordBatch]:
         try:
             frames = rows.collect_batches(chunk_size=_ROWS) if isinstance(rows, pl.LazyFrame) else rows.iter_slices(_ROWS)
-            for frame in frames:
-                yield from frame.to_arrow().cast(schema).to_batches()
+            for frame in _gathered(frames):
+                yield from frame.rechunk().to_arrow().cast(schema).to_batches()
         except Exception as error:
             failure.append(error)
             raise
 
     return pa.RecordBatchReader.from_batches(schema, batches()), failure
+
+
+def _gathered(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Put small frames together: a table's writer keeps the order within a batch, and not that of batches."""
+    waiting: list[pl.DataFrame] = []
+    height = 0
+    for frame in frames:
+        waiting.append(frame)
+        height += frame.height
+        if height >= _ROWS:
+            yield pl.concat(waiting)
+            waiting, height = [], 0
+    if waiting:
+        yield pl.concat(waiting)

@@ -146,7 +146,9 @@ def joined_rows(work: Work, model: Model) -> pl.DataFrame:
             f"{dataset.name}@{version.version}: no row's {model.target!r} was known at {work.cutoff:%Y-%m-%d %H:%M}",
             next="ingest rows with outcomes, or move the cutoff",
         )
-    known = known.sort(dataset.time, maintain_order=True) if dataset.time else known
+    # A table keeps no order of rows; the same rows must give the same model wherever they were published.
+    order = [*([dataset.time] if dataset.time else []), *dataset.key]
+    known = known.sort(order, maintain_order=True) if order else known
     inputs = raw_inputs(version.schema, hidden=model.hidden, key=dataset.key, time=dataset.time)
     joined = join_offline(
         cast_inputs(known.select(f.name for f in inputs), inputs),
