@@ -93,10 +93,11 @@ def test_a_process_that_dies_is_told_and_replaced(compute: Compute) -> None:
     assert compute.call(task("echo"), {"x": 1}) == {"x": 1}
 
 
-def test_a_process_that_holds_more_than_it_was_given_is_killed_and_replaced(compute: Compute) -> None:
-    with pytest.raises(Unavailable, match="more than it was given") as caught:
+def test_a_process_that_holds_more_than_it_was_given_is_stopped_and_the_pool_lives_on(compute: Compute) -> None:
+    with pytest.raises(MulleError) as caught:
         compute.call(task("hold"), {"megabytes": 2000}, memory=400_000_000, timeout=60)
-    assert caught.value.facts["killed"] == "memory"
+    # Whichever sees it first: the kernel, which refuses the next piece, or the pool, which kills.
+    assert "memory" in (caught.value.facts.get("killed"), str(caught.value.facts.get("cause")).removesuffix("Error").lower())
     assert compute.call(task("hold"), {"megabytes": 50}, memory=400_000_000) == {"held": 50}
 
 

@@ -73,7 +73,7 @@ def test_a_row_that_weighs_three_counts_as_three_rows(seed, task, n):
     for row, drawn in enumerate((np.arange(n), np.repeat(np.arange(n), weights))):
         part = whole.take(drawn)
         alone = measure_weighted(names, part, np.ones((1, len(drawn))))
-        assert {k: v[row] for k, v in found.items()} == pytest.approx({k: v[0] for k, v in alone.items()}, abs=1e-9)
+        assert {k: v[row] for k, v in found.items()} == pytest.approx({k: v[0] for k, v in alone.items()}, rel=1e-9, abs=1e-9)
 
 
 def test_expected_calibration_error_over_two_bins_is_what_hand_and_pencil_give():

@@ -278,7 +278,7 @@ def test_an_outside_reader_of_the_table_sees_no_row_that_failed(home: Home) -> N
     import deltalake
 
     files = deltalake.DeltaTable(home.lake.address("data/trips")).file_uris()
-    found = duckdb.sql(f"select id, km from read_parquet({files}, union_by_name = true) order by id").fetchall()
+    found = duckdb.connect().sql(f"select id, km from read_parquet({files}, union_by_name = true) order by id").fetchall()
     assert found == [(1, 5), (3, 7)]
 
 
