@@ -43,8 +43,8 @@ $(STAMP): pyproject.toml requirements.lock | $(BIN)/python
 demo: $(STAMP) ## the whole loop on the flights of 2013, in ./mulle-demo
 	@$(BIN)/mulle demo
 
-test: $(STAMP) ## every test: unit, contract, e2e, chaos, docs and doctests
-	@$(BIN)/python -m pytest tests src/mulle --doctest-modules --ignore-glob='*/migrations/*' $(PYTEST)
+test: $(STAMP) ## the tests: unit, contract, e2e, docs and doctests
+	@$(BIN)/python -m pytest tests src/mulle --doctest-modules --ignore-glob='*/migrations/*' --ignore=tests/chaos $(PYTEST)
 
 check: $(STAMP) lint types layers lock-check ## everything that needs no run: style, types, layers, budgets, lock
 	@$(BIN)/python -m pytest tests/test_architecture.py
@@ -71,7 +71,7 @@ lock-check: $(STAMP)
 	if diff <(grep -vE '^ *(#|$$)' requirements.lock) <(grep -vE '^ *(#|$$)' "$$new"); then echo "requirements.lock is current"; \
 	else echo "requirements.lock is out of date: run make lock and commit it" >&2; exit 1; fi
 
-chaos: $(STAMP) ## only the tests that kill processes
+chaos: $(STAMP) ## the longer round: tests that kill processes at every step
 	@$(BIN)/python -m pytest tests/chaos $(PYTEST)
 
 bench: $(STAMP) ## each claim of speed beside its limit and its peers (BENCH="checks --no-peers" for a part)

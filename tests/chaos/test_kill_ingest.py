@@ -64,7 +64,8 @@ def ids(folder: Path) -> list[int]:
     parts = opened(folder)
     ours = read_dataset(parts, "trips")["id"].sort().to_list()
     files = DeltaTable(parts.lake.address("data/trips")).file_uris()
-    theirs = [r[0] for r in duckdb.sql(f"select id from read_parquet({files}, union_by_name = true) order by id").fetchall()]
+    asked = duckdb.connect().sql(f"select id from read_parquet({files}, union_by_name = true) order by id")
+    theirs = [r[0] for r in asked.fetchall()]
     parts.online.close()
     assert ours == theirs
     return ours
