@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,16 +10,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from tests.unit.loop.compute.working import through_json, working
 
-from mulle.adapters.lake.delta import DeltaLake
 from mulle.core.declare.gates import no_worse_than_champion
 from mulle.core.declare.model import Model
 from mulle.core.records.base import Json, to_json
-from mulle.core.records.dataset import DatasetVersion
 from mulle.core.records.model import ModelVersion
 from mulle.kernel.bundle import Predictor
-from mulle.kernel.dtypes import schema_text
-from mulle.kernel.project import load_project
 from mulle.loop.compute.bundling import bundle_model
 from mulle.loop.compute.evaluating import evaluate_model
 from mulle.loop.compute.judging import judge_model
@@ -51,10 +47,6 @@ NOW = datetime(2013, 3, 1, tzinfo=UTC)
 
 def made_work(folder: Path, select: str = "select=ml.select(top=2)", *, seed: int = 0) -> Work:
     """Publish rows of 30 days and give what a run's tasks work with."""
-    folder.mkdir(parents=True, exist_ok=True)
-    code = folder / "code"
-    code.mkdir()
-    (code / "project.py").write_text(PROJECT.replace("SELECT", select))
     dice = np.random.default_rng(1)
     n = 600
     hills = {"s1": 0.0, "s2": 40.0, "s3": 80.0}
@@ -72,38 +64,11 @@ def made_work(folder: Path, select: str = "select=ml.select(top=2)", *, seed: in
     # In the holdout the hour tells all and the hill nothing: a selection that looked there would be another one.
     late = (trips["at"] > trips["at"].max() - timedelta(days=5)).to_numpy()
     minutes = np.where(late, 500.0 * trips["at"].dt.hour().to_numpy(), minutes)
-    lake = DeltaLake(str(folder / "lake"))
     tables = {
         "trips": trips.with_columns(pl.Series("minutes", minutes)),
         "stations": pl.DataFrame({"station": list(hills), "hill": list(hills.values())}),
     }
-    versions = {name: published(lake, name, rows) for name, rows in tables.items()}
-    project = load_project(code)
-    scratch = folder / "home" / "runs" / "R1"
-    scratch.mkdir(parents=True)
-    return Work(
-        run="R1", seed=seed, cutoff=NOW, options={}, home=folder / "home", folder=scratch, lake=lake, project=project,
-        model=project.model("minutes"), versions=versions,
-    )  # fmt: skip
-
-
-def published(lake: DeltaLake, name: str, rows: pl.DataFrame) -> DatasetVersion:
-    marked = rows.with_columns(
-        pl.lit(NOW).dt.cast_time_unit("us").alias("_ingested_at"),
-        pl.lit("b1").alias("_batch"),
-        pl.lit(1, dtype=pl.Int32).alias("_version"),
-        pl.lit(False).alias("_live"),
-    )
-    at = lake.append(f"data/{name}", marked, application="t", sequence=1)
-    return DatasetVersion(
-        id=name, created_at=NOW, dataset=name, version=1, rows=rows.height, added=rows.height, hash=name,
-        schema=schema_text(rows), table=f"data/{name}", lake_version=at,
-    )  # fmt: skip
-
-
-def through_json(value: Json) -> Json:
-    """What one step leaves is read by the next as JSON."""
-    return dict(json.loads(json.dumps(value)))
+    return working(folder, PROJECT.replace("SELECT", select), tables, "minutes", NOW, seed=seed)
 
 
 def ran(work: Work) -> tuple[Json, Json, Json]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from tests.unit.loop.compute.working import through_json, working
 
 from mulle.adapters.lake.delta import DeltaLake
 from mulle.core.declare import gates as declared
@@ -68,9 +69,6 @@ model = ml.Model(
 
 def made_work(folder: Path) -> Work:
     """Publish loans of 60 days; in the branch `south` nobody knows who repays."""
-    code = folder / "code"
-    code.mkdir(parents=True)
-    (code / "project.py").write_text(PROJECT)
     dice, n = np.random.default_rng(1), 2_000
     income, branch = dice.normal(size=n), dice.choice(["north", "east", "south"], n)
     known = np.where(branch == "south", dice.random(n) < 0.5, income + dice.normal(0, 0.3, n) > 0)
@@ -85,29 +83,7 @@ def made_work(folder: Path) -> Work:
             "repaid": np.where(known, "yes", "no"),
         }
     ).with_columns(pl.col("at").cast(pl.Datetime("us", "UTC")))
-    marked = rows.with_columns(
-        pl.lit(NOW).dt.cast_time_unit("us").alias("_ingested_at"),
-        pl.lit("b1").alias("_batch"),
-        pl.lit(1, dtype=pl.Int32).alias("_version"),
-        pl.lit(False).alias("_live"),
-    )
-    lake = DeltaLake(str(folder / "lake"))
-    at = lake.append("data/loans", marked, application="t", sequence=1)
-    version = DatasetVersion(
-        id="loans", created_at=NOW, dataset="loans", version=1, rows=n, added=n, hash="loans", schema=schema_text(rows),
-        table="data/loans", lake_version=at,
-    )  # fmt: skip
-    project, scratch = load_project(code), folder / "home" / "runs" / "R1"
-    scratch.mkdir(parents=True)
-    return Work(
-        run="R1", seed=0, cutoff=NOW, options={}, home=folder / "home", folder=scratch, lake=lake, project=project,
-        model=project.model("repaid"), versions={"loans": version},
-    )  # fmt: skip
-
-
-def through_json(value: Json) -> Json:
-    """What one step leaves is read by the next as JSON."""
-    return dict(json.loads(json.dumps(value)))
+    return working(folder, PROJECT, {"loans": rows}, "repaid", NOW)
 
 
 @pytest.fixture(scope="module")

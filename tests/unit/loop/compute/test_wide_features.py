@@ -9,13 +9,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from tests.unit.loop.compute.working import through_json, working
 
-from mulle.adapters.lake.delta import DeltaLake
 from mulle.core.records.base import Json
-from mulle.core.records.dataset import DatasetVersion
 from mulle.kernel.bundle import Predictor
-from mulle.kernel.dtypes import schema_text
-from mulle.kernel.project import load_project
 from mulle.loop.compute.bundling import bundle_model
 from mulle.loop.compute.evaluating import evaluate_model
 from mulle.loop.compute.judging import judge_model
@@ -67,11 +64,8 @@ model = ml.Model(
 
 
 def made_work(folder: Path, candidates: str, *, least: float = 0.5, select: str = "") -> Work:
-    code = folder / "code"
-    code.mkdir(parents=True)
     text = PROJECT.replace("CANDIDATES", candidates).replace("LEAST", str(least)).replace("SELECT", select)
     text = text.replace("TRIALS", str(2 + candidates.count("ml.")))
-    (code / "project.py").write_text(text)
     dice, n = np.random.default_rng(1), 1_500
     what, shop = dice.integers(0, 4, n), dice.integers(0, 300, n)
     effect = dice.normal(0, 4, 300)
@@ -88,28 +82,7 @@ def made_work(folder: Path, candidates: str, *, least: float = 0.5, select: str 
             "hours": np.array([30.0, 10.0, 50.0, 5.0])[what] + effect[shop] + 10 * pixels[:, 2] + dice.normal(0, 1, n),
         }
     ).with_columns(pl.col("at").cast(pl.Datetime("us", "UTC")))
-    marked = rows.with_columns(
-        pl.lit(NOW).dt.cast_time_unit("us").alias("_ingested_at"),
-        pl.lit("b1").alias("_batch"),
-        pl.lit(1, dtype=pl.Int32).alias("_version"),
-        pl.lit(False).alias("_live"),
-    )
-    lake = DeltaLake(str(folder / "lake"))
-    at = lake.append("data/tickets", marked, application="t", sequence=1)
-    version = DatasetVersion(
-        id="tickets", created_at=NOW, dataset="tickets", version=1, rows=n, added=n, hash="tickets", schema=schema_text(rows),
-        table="data/tickets", lake_version=at,
-    )  # fmt: skip
-    project, scratch = load_project(code), folder / "home" / "runs" / "R1"
-    scratch.mkdir(parents=True)
-    return Work(
-        run="R1", seed=0, cutoff=NOW, options={}, home=folder / "home", folder=scratch, lake=lake, project=project,
-        model=project.model("hours"), versions={"tickets": version},
-    )  # fmt: skip
-
-
-def through_json(value: Json) -> Json:
-    return dict(json.loads(json.dumps(value)))
+    return working(folder, text, {"tickets": rows}, "hours", NOW)
 
 
 def run(work: Work) -> tuple[Json, Json]:
