@@ -9,19 +9,32 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks import standing
+from benchmarks import serving_report, standing
 from benchmarks.claim import Claim
 from benchmarks.machine import machine
 from benchmarks.measure import measure
 from benchmarks.report import as_json, as_text
+from benchmarks.serving_load import Load, pressed
 from benchmarks.study import Study, cells
 from benchmarks.tables import classic
 
 __all__ = ["main"]
 
-NAMES = ("point_in_time", "online_read", "materialise", "checks", "ingest", "search")
-_WHEN_NAMED = ("search",)
-"""Takes hours."""
+NAMES = (
+    "point_in_time",
+    "online_read",
+    "materialise",
+    "checks",
+    "ingest",
+    "tracking",
+    "batch",
+    "stream",
+    "serving",
+    "search",
+    "fleet",
+)
+_WHEN_NAMED = ("stream", "serving", "search")
+"""Need a broker (MULLE_TEST_KAFKA); take half an hour; take hours."""
 
 _RESULTS = Path(__file__).parent / "results"
 
@@ -34,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(", ".join(f"{name} {value}" for name, value in found.items()), end="\n\n", flush=True)
     measured, wrong = [], False
     for claim in (c for name in asked.names for c in _claims(name)):
-        told, text, failed = _studied(claim, asked) if isinstance(claim, Study) else _timed(claim, asked)
+        told, text, failed = _measured(claim, asked)
         wrong |= failed or any(t["met"] is False for t in told["targets"])
         measured.append(told)
         if not asked.json:
@@ -50,6 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
     return int(wrong)
 
 
+def _measured(claim: Claim | Study | Load, asked: argparse.Namespace) -> tuple[dict, str, bool]:
+    if isinstance(claim, Study):
+        return _studied(claim, asked)
+    return _pressed(claim, asked) if isinstance(claim, Load) else _timed(claim, asked)
+
+
 def _timed(claim: Claim, asked: argparse.Namespace) -> tuple[dict, str, bool]:
     outcomes = measure(claim, asked.size, peers=not asked.no_peers, say=_say)
     failed = any(o.failed for o in outcomes.values() if not o.side.peer or "another answer" in o.failed)
@@ -63,13 +82,19 @@ def _studied(study: Study, asked: argparse.Namespace) -> tuple[dict, str, bool]:
     return standing.as_json(study, asked.size, found), standing.as_text(study, asked.size, found), failed
 
 
+def _pressed(load: Load, asked: argparse.Namespace) -> tuple[dict, str, bool]:
+    found = pressed(load, asked.size, peers=not asked.no_peers, say=_say)
+    failed = any(p.failed for p in found.servers.values() if not p.server.peer or "other answers" in p.failed)
+    return serving_report.as_json(load, asked.size, found), serving_report.as_text(load, asked.size, found), failed
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; by default all but the last")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; by default all but the last two")
     parser.add_argument("--no-peers", action="store_true", help="only our side and the limit")
     parser.add_argument("--size", choices=["small", "full"], default="full", help="targets are judged at full size only")
     parser.add_argument("--data", type=Path, metavar="DIR", help="search: a folder with the classic tables, Parquet files")
@@ -86,8 +111,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return asked
 
 
-def _claims(name: str) -> tuple[Claim | Study, ...]:
-    claims: tuple[Claim | Study, ...] = import_module(f"benchmarks.{name}").CLAIMS
+def _claims(name: str) -> tuple[Claim | Study | Load, ...]:
+    claims: tuple[Claim | Study | Load, ...] = import_module(f"benchmarks.{name}").CLAIMS
     return claims
 
 

@@ -1,9 +1,10 @@
-"""Claims: in equal time the search finds what FLAML and AutoGluon find or better; trials at once use both cores."""
+"""Claims: in equal time the search finds what FLAML and AutoGluon find or better; trials at once use both cores, on Dask too."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from benchmarks.side import Work
 from benchmarks.standing import ahead_of, no_failures
 from benchmarks.study import Round, Study
 
-__all__ = ["CLAIMS", "at_once", "in_turn", "make", "same"]
+__all__ = ["CLAIMS", "at_once", "in_turn", "make", "on_dask", "same"]
 
 _CORES = 2
 _LONG = 1800
@@ -35,8 +36,19 @@ def make(folder: Path, size: Mapping[str, int]) -> None:
 
 
 def at_once(folder: Path) -> Work:
-    """Search with two trials at once, the workers' start counted."""
+    """Search with two trials at once; what the workers' start takes beyond the features step counts."""
     return _trials(folder, _CORES)
+
+
+def on_dask(folder: Path) -> Work:
+    """Search with two trials at once on a cluster of two workers on this machine, which is there before."""
+    from distributed import LocalCluster
+
+    cluster = LocalCluster(
+        n_workers=_CORES, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", memory_limit=0,
+        silence_logs=logging.CRITICAL,
+    )  # fmt: skip
+    return _trials(folder, _CORES, cluster.close, compute="dask://" + cluster.scheduler_address.removeprefix("tcp://"))
 
 
 def in_turn(folder: Path) -> Work:
@@ -44,14 +56,18 @@ def in_turn(folder: Path) -> Work:
     return _trials(folder, 1)
 
 
-def _trials(folder: Path, parallel: int) -> Work:
-    run_task = opened(folder, f"at-once-{parallel}")
-    run_task("features")
+def _trials(folder: Path, parallel: int, end: Callable[[], object] = lambda: None, **changed: str) -> Work:
+    run_task = opened(folder, f"at-once-{parallel}", **changed)
 
     def keep(found: dict[str, Any], path: Path) -> None:
         path.with_suffix(".json").write_text(json.dumps([t["score"] for t in found["trials"]]))
+        end()
 
-    return Work(run=lambda: run_task("search", search_timeout=_LONG, warm=[]), keep=keep)
+    def search() -> dict[str, Any]:
+        return run_task("search", search_timeout=_LONG, warm=[])
+
+    # As in a run: the features step comes right before, and the workers start in it.
+    return Work(run=search, keep=keep, reset=lambda: run_task("features"))
 
 
 def same(folder: Path, limit: str, other: str) -> str:
@@ -64,6 +80,12 @@ def _efficiency(outcomes: Mapping[str, Outcome]) -> float | None:
     if not {"Mulle", "one at a time"} <= set(outcomes):
         return None
     return outcomes["one at a time"].best / outcomes["Mulle"].best / _CORES
+
+
+def _beside(outcomes: Mapping[str, Outcome]) -> float | None:
+    if not {"Mulle", "local processes"} <= set(outcomes):
+        return None
+    return outcomes["Mulle"].best / outcomes["local processes"].best
 
 
 _SIDES = (
@@ -99,10 +121,22 @@ CLAIMS = (
         make="benchmarks.search:make",
         sizes={"small": {"rows": 300, "trials": 2}, "full": {"rows": 20_000, "trials": 40}},
         sides=(
-            Side(name="Mulle", call="benchmarks.search:at_once", repeat=2, note="two workers, their start counted"),
+            Side(name="Mulle", call="benchmarks.search:at_once", repeat=2, note="two workers, started in the step before"),
             Side(name="one at a time", call="benchmarks.search:in_turn", repeat=2, note="in the run's own process"),
         ),
         same=same,
         targets=(Target(says="at least 0.8 of both cores' time", bound=0.8, at_least=True, figure=_efficiency),),
+    ),
+    Claim(
+        name="Trials on Dask",
+        says="A search of {trials} equal trials on {rows} rows, two at once: on Dask's workers against processes of our own.",
+        make="benchmarks.search:make",
+        sizes={"small": {"rows": 300, "trials": 2}, "full": {"rows": 20_000, "trials": 40}},
+        sides=(
+            Side(name="Mulle", call="benchmarks.search:on_dask", repeat=2, note="two Dask workers on this machine"),
+            Side(name="local processes", call="benchmarks.search:at_once", repeat=2, note="started in the step before"),
+        ),
+        same=same,
+        targets=(Target(says="at most 1.15 times the local processes' time", bound=1.15, at_least=False, figure=_beside),),
     ),
 )

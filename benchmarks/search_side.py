@@ -116,14 +116,15 @@ def publish(folder: Path, rows: Any, target: str, kind: str, seed: int, models: 
     (folder / "published.json").write_text(json.dumps([settings, arguments]))
 
 
-def opened(folder: Path, model: str) -> RunTask:
-    """Give what runs a task of a model's run, as the loop's compute process does."""
+def opened(folder: Path, model: str, **changed: str) -> RunTask:
+    """Give what runs a task of a model's run, as the loop's compute process does, with some settings changed."""
     os.environ.update(_THREADS)
     for name in _WARM:
         import_module(name)
     from mulle.bootstrap import run_task
 
     settings, fixed = json.loads((folder / "published.json").read_text())
+    settings |= changed
     return lambda name, **arguments: run_task(name, settings, {**fixed, "run": model, "model": model, **arguments})
 
 

@@ -1,4 +1,4 @@
-"""What every compute adapter must do; an adapter is added to `POOLS`."""
+"""What every compute adapter must do; an adapter is added to `POOLS`, with what it needs to be made."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from pathlib import Path
 
 import psutil
 import pytest
+from distributed import LocalCluster
 
+from mulle.adapters.compute.dask import DaskCompute
 from mulle.adapters.compute.local import LocalCompute
 from mulle.core.errors import ContractError, Deadline, MulleError, Unavailable, UsageError
 from mulle.core.ports.compute import Compute
 
 HERE = Path(__file__).parent
-POOLS: dict[str, Callable[[], Compute]] = {"local": LocalCompute}
+POOLS: dict[str, Callable[[pytest.FixtureRequest], Compute]] = {
+    "dask": lambda request: DaskCompute(f"dask://{request.getfixturevalue('scheduler')}"),
+    "local": lambda _: LocalCompute(),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +33,20 @@ def _tasks_importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(HERE))
 
 
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """A scheduler with two workers, each a process; they can import the tasks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(HERE))
+        with LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", memory_limit=0
+        ) as cluster:
+            yield cluster.scheduler_address.removeprefix("tcp://")
+
+
 @pytest.fixture(params=sorted(POOLS))
 def compute(request: pytest.FixtureRequest, _tasks_importable: None) -> Iterator[Compute]:
-    pool = POOLS[request.param]()
+    pool = POOLS[request.param](request)
     yield pool
     pool.close()
 
@@ -177,6 +193,7 @@ def test_what_children_print_goes_to_the_log(tmp_path: Path) -> None:
 
 PARENT = """
 import sys
+from mulle.adapters.compute.dask import DaskCompute
 from mulle.adapters.compute.local import LocalCompute
 pool = LocalCompute()
 pool.call("compute_tasks:compute", {"started": sys.argv[1]})

@@ -346,3 +346,15 @@ def test_a_batch_keeps_the_order_of_its_rows(tmp_path: Path) -> None:
         lake = DeltaLake(str(tmp_path / str(attempt)))
         lake.append("t", pl.DataFrame({"x": range(2_000)}).lazy(), application="a", sequence=1)
         assert lake.scan("t").collect()["x"].to_list() == list(range(2_000))
+
+
+def test_rows_are_put_together_by_what_readers_ask_for_within_each_partition(lake: DeltaLake) -> None:
+    for number in range(4):
+        made = pl.DataFrame({"day": ["a", "a", "b"], "model": ["m1", f"m{number}", "m0"], "x": [number] * 3})
+        lake.append("t", made, application="a", sequence=number, partition_by=["day"])
+    before = lake.scan("t").collect().sort("day", "model", "x")
+    assert lake.compact("t", cluster_by=("model", "x")) == 8
+    assert lake.compact("t", cluster_by=("model", "x")) == 0
+    assert lake.scan("t").collect().sort("day", "model", "x").equals(before)
+    assert lake.scan("t").filter(pl.col("day") == "a").collect()["model"].rle().len() == 4
+    assert lake.applied("t", "a") == 3

@@ -7,11 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -77,30 +75,6 @@ def a_window(id: str, start: float, mature: bool = True, model: str = "m") -> Wi
 def an_alert(id: str, at: float = 0, model: str = "m") -> tuple[Alert, AlertEvent]:
     alert = Alert(id=id, created_at=later(at), causes=WHY, model=model, signal="psi", feature="a", severity="warn")
     return alert, AlertEvent(id=f"{id}-open", alert=id, at=later(at), kind="open", evidence={"psi": 0.3})
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/home/mulle.db"
-        return
-    if not POSTGRES:
-        pytest.skip("MULLE_TEST_POSTGRES is not set")
-    import sqlalchemy
-
-    schema = f"t{uuid4().hex[:12]}"
-    server = sqlalchemy.create_engine(sqlalchemy.make_url(POSTGRES).set(drivername="postgresql+psycopg"))
-    with server.begin() as connection:
-        connection.execute(sqlalchemy.text(f"CREATE SCHEMA {schema}"))
-    yield f"{POSTGRES}{'&' if '?' in POSTGRES else '?'}options=-csearch_path%3D{schema}"
-    with server.begin() as connection:
-        connection.execute(sqlalchemy.text(f"DROP SCHEMA {schema} CASCADE"))
-    server.dispose()
-
-
-@pytest.fixture
-def store(url: str) -> Metadata:
-    return open_metadata(url)
 
 
 def test_every_record_reads_back_as_it_was_written(store: Metadata) -> None:

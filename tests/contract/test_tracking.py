@@ -154,6 +154,23 @@ def test_a_run_names_the_data_it_read_and_carries_its_files(
     assert Path(kept).read_bytes() == b"zipped"
 
 
+def test_a_runs_figures_are_pages_beside_them(tracking: MlflowTracking, client: MlflowClient, run: str, tmp_path: Path) -> None:
+    figure = {"data": [{"type": "scatter", "x": [1], "y": [2], "name": "</script>"}], "layout": {}}
+    parent = tracking.log_run(a_run(run), [], {}, [], {}, pages={"search": {"history": figure}})
+    page = Path(client.download_artifacts(parent, "figures/search.html", str(tmp_path))).read_text()
+    assert '<div id="history"></div>' in page
+    assert page.count("</script>") == 2, "what a figure says cannot end the script"
+
+
+def test_trials_written_in_the_background_are_not_written_twice(tracking: MlflowTracking, client: MlflowClient, run: str) -> None:
+    tracking.prepare(a_run(run), trials(run, 5))
+    parent = tracking.log_run(a_run(run), trials(run, 5), {"mae": 1.0}, [], {})
+    assert len(children(client, parent)) == 6
+    tracking.prepare(a_run(run), trials(run, 5))
+    assert tracking.log_run(a_run(run), trials(run, 5), {"mae": 1.0}, [], {}) == parent
+    assert len(children(client, parent)) == 6
+
+
 def test_logging_again_doubles_nothing(tracking: MlflowTracking, client: MlflowClient, run: str) -> None:
     first = log(tracking, run)
     other = MlflowTracking(tracking.address(), Path("unused"))
@@ -344,3 +361,5 @@ def test_a_run_leaves_its_code_leaderboard_and_data_in_mlflow(labs: dict[str, Pa
     assert zipfile.ZipFile(code).read("project.py").decode() == PROJECT
     board = Path(client.download_artifacts(found.info.run_id, "leaderboard.json", str(tmp_path)))
     assert [t["rank"] for t in json.loads(board.read_text())] == [1, 2]
+    pages = {a.path for a in client.list_artifacts(found.info.run_id, "figures")}
+    assert pages == {"figures/search.html", "figures/model.html"}

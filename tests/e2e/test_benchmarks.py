@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 from sklearn.metrics import log_loss
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("point_in_time", "online_read", "materialise", "checks", "ingest")
+NAMES = ("point_in_time", "online_read", "materialise", "checks", "ingest", "batch")
 """Of claims of time alone."""
 
 
@@ -109,10 +110,11 @@ def test_our_search_answers_rows_it_was_not_told_and_is_not_run_again(tmp_path: 
     assert said == ["iris, 1 s, seed 0: Mulle: kept from before"]
 
 
-def test_trials_at_once_give_what_they_give_in_turn() -> None:
-    trials = import_module("benchmarks.search").CLAIMS[1]
+@pytest.mark.parametrize(("number", "other"), [(1, "one at a time"), (2, "local processes")])
+def test_trials_at_once_give_what_they_give_in_turn_and_on_dask(number: int, other: str) -> None:
+    trials = import_module("benchmarks.search").CLAIMS[number]
     outcomes = import_module("benchmarks.measure").measure(trials, "small", peers=False, say=lambda text: None)
-    assert {name: outcome.failed for name, outcome in outcomes.items()} == {"Mulle": "", "one at a time": ""}
+    assert {name: outcome.failed for name, outcome in outcomes.items()} == {"Mulle": "", other: ""}
     assert trials.targets[0].figure(outcomes) > 0
 
 
@@ -202,3 +204,63 @@ def test_all_sides_are_scored_by_one_rule() -> None:
     assert scoring.score(parted, np.where(said > 0.5, np.nan, said)) is None
     numbers = tables.part(tables.bundled()[4])
     assert scoring.score(numbers, numbers.truth + np.where(np.arange(len(numbers.truth)) % 2, 1.0, -3.0)) == 2.0
+
+
+@pytest.mark.parametrize("number", [0, 3], ids=["one row", "histories"])
+def test_our_server_answers_as_the_limit_does_and_is_pressed(number: int) -> None:
+    serving, load = (import_module(f"benchmarks.{name}") for name in ("serving", "serving_load"))
+    process, report = (import_module(f"benchmarks.{name}") for name in ("serving_process", "serving_report"))
+    given = serving.CLAIMS[number]
+    nobody = process.Server(name="Nobody", module="benchmarks.nothing")
+    given = replace(given, sides=(*given.sides[:2], nobody))
+    found = load.pressed(given, "small", peers=False, say=lambda text: None)
+    text = report.as_text(given, "small", found)
+    if shutil.which("wrk") is None:
+        assert text.count("wrk was not found: install the package wrk") == 2
+        return
+    assert {name: p.failed for name, p in found.good().items()} == {"Mulle": "", "bare ASGI + ONNX": ""}
+    assert "No module named benchmarks.nothing" in found.servers["Nobody"].failed
+    for reached in found.good().values():
+        assert reached.best.rate > 10
+        assert 0 < reached.best.p50 <= reached.best.p99
+        assert reached.best.cpu > 0
+        assert reached.memory_bytes > 2**20
+    assert min(step for steps in found.parts.values() for step in steps.values()) > 0
+    assert ("histories read" in found.parts["1"]) == (number == 3)
+    assert "at least 0.9 x the rate of the limit" in text
+
+
+def test_promises_of_the_server_are_held_to_the_best_of_each_kind_of_peer() -> None:
+    serving, load, report = (import_module(f"benchmarks.{name}") for name in ("serving", "serving_load", "serving_report"))
+    given = serving.CLAIMS[0]
+
+    def reached(server: object, rate: float, p50: float, p99: float) -> object:
+        return load.Pressed(server=server, rounds=(load.Round(rate=rate, p50=p50, p99=p99, cpu=1e-4, busy=0.0),))
+
+    ours, limit, *peers = given.sides
+    servers = {ours.name: reached(ours, 9_000, 0.001, 0.004), limit.name: reached(limit, 10_000, 0.001, 0.002)}
+    plain, graph = (next(s for s in peers if s.given == kind) for kind in ("pipeline", "onnx"))
+    servers |= {plain.name: reached(plain, 500, 0.03, 0.05), graph.name: reached(graph, 6_000, 0.003, 0.01)}
+    failed = next(s for s in peers if s.given == "onnx" and s is not graph)
+    servers[failed.name] = load.Pressed(server=failed, failed="other answers than the limit: 1 of 64")
+    found = load.Found(servers=servers, parts={})
+    assert [t.figure(found.good()) for t in given.targets] == pytest.approx([18, 0.9, 1.5, 4 / 3])
+    assert [t.met(found.good()) for t in given.targets] == [True, True, False, False]
+    text = report.as_text(given, "full", found)
+    assert "- at least 2 x the best peer that is given our graph: 1.50, **missed**" in text
+    assert "other answers than the limit: 1 of 64" in text
+
+
+def test_every_kind_of_server_gets_the_same_rows(tmp_path: Path) -> None:
+    wire = import_module("benchmarks.serving_wire")
+    inputs = [{"name": "n", "type": "FP64"}, {"name": "at", "type": "TIME"}]
+    rows = [{"n": float(i), "at": "2025-06-01T00:00:00Z"} for i in range(5)]
+    (tmp_path / "told.json").write_text(json.dumps({"inputs": inputs}))
+    (tmp_path / "requests.json").write_text(json.dumps(rows))
+    bodies = {kind: wire.write_bodies(tmp_path, kind, 2).read_text().splitlines() for kind in wire.WIRES}
+    assert {kind: len(lines) for kind, lines in bodies.items()} == dict.fromkeys(wire.WIRES, 2)
+    assert json.loads(bodies["mulle"][1]) == json.loads(bodies["rows"][1]) == {"rows": rows[2:4]}
+    assert json.loads(bodies["mlflow"][1]) == {"dataframe_records": rows[2:4]}
+    columns = json.loads(bodies["v2"][1])["inputs"]
+    assert columns[0] == {"name": "n", "shape": [2, 1], "datatype": "FP64", "data": [2.0, 3.0]}
+    assert columns[1]["datatype"] == "BYTES"

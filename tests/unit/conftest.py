@@ -255,6 +255,7 @@ def _traffic(parts: Parts) -> None:
         ),
         application="t",
         sequence=1,
+        partition_by=["day"],
     )
     parts.lake.append(
         LABELS,
@@ -277,6 +278,7 @@ def _traffic(parts: Parts) -> None:
         ),
         application="t",
         sequence=1,
+        partition_by=["day"],
     )
     window = Window(
         id="w1",

@@ -27,13 +27,22 @@ class Settings:
     host: str = field(default="127.0.0.1", metadata={"doc": "address that both planes listen on"})
     port: int = field(default=8800, metadata={"doc": "control plane"})
     inference_port: int = field(default=8801, metadata={"doc": "inference plane"})
+    grpc_port: int = field(default=0, metadata={"doc": "inference plane over gRPC (extra grpc); 0: off"})
     max_body: int = field(default=8 * 2**20, metadata={"doc": "largest request body, in bytes"})
     max_rows: int = field(default=10_000, metadata={"doc": "most rows in one request"})
+    max_text: int = field(default=2**20, metadata={"doc": "most characters of one text in a request"})
     max_queue: int = field(default=20_000, metadata={"doc": "most rows waiting before 429"})
     deadline: str = field(default="10s", metadata={"doc": "longest time a request may wait before 504"})
+    workers: int = field(default=1, metadata={"doc": "processes of the inference server, which share its port"})
+    max_memory: int = field(default=2**30, metadata={"doc": "bytes that loaded models may take in each of them"})
+    child_memory: int = field(
+        default=2 * 2**30, metadata={"doc": "bytes that each child for native models and for explanations may hold"}
+    )
+    must_log: bool = field(default=True, metadata={"doc": "false: answer also when a prediction cannot be logged"})
     fsync: bool = field(default=False, metadata={"doc": "flush the prediction log to disk before each answer"})
     tick: str = field(default="10s", metadata={"doc": "how often the loop looks at the world"})
     processes: int = field(default=1, metadata={"doc": "compute processes for training"})
+    compute: str = field(default="local", metadata={"doc": "where training computes: local, dask://host:port or dask://local"})
     clock: str = field(default="wall", metadata={"doc": "what serving takes as now: wall, or rows (each row's own time; replay)"})
     seed: int = field(default=0, metadata={"doc": "seed of splits and searches"})
 

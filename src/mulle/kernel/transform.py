@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import polars as pl
 
@@ -63,7 +64,7 @@ def run_transform(transform: Transform, frame: pl.DataFrame) -> pl.DataFrame:
     """
     name = _name(transform)
     try:
-        answer = transform(frame.lazy())
+        answer = transform(_lazy(frame))
         features = _collected(answer, frame.height) if isinstance(answer, pl.LazyFrame) else answer
     except MulleError:
         raise
@@ -83,6 +84,26 @@ def run_transform(transform: Transform, frame: pl.DataFrame) -> pl.DataFrame:
             column=features.columns[0] if features.width == 1 else "",
         )
     return features
+
+
+class _Few(pl.LazyFrame):
+    """Few rows: columns are computed one after the other in the caller's thread.
+
+    Handing them to Polars' threads costs more than computing them, and on a busy machine a millisecond of waiting.
+    """
+
+    def select(self, *exprs: Any, **named: Any) -> pl.LazyFrame:
+        return self.select_seq(*exprs, **named)
+
+    def with_columns(self, *exprs: Any, **named: Any) -> pl.LazyFrame:
+        return self.with_columns_seq(*exprs, **named)
+
+
+def _lazy(frame: pl.DataFrame) -> pl.LazyFrame:
+    rows = frame.lazy()
+    if frame.height <= _FEW:
+        rows.__class__ = _Few  # what it returns is of its class again
+    return rows
 
 
 def _collected(answer: pl.LazyFrame, height: int) -> pl.DataFrame:

@@ -21,14 +21,14 @@ from typing import Any, Protocol, TypeVar
 
 from mulle.core.errors import Conflict, Deadline, MulleError, NotFound, Refused, Unavailable
 from mulle.core.records.base import Json, to_json
-from mulle.core.records.run import STAGES
+from mulle.core.records.run import FURTHER, STAGES
 from mulle.kernel.faults import point
 from mulle.loop.lock import Lock, hold
 
 __all__ = ["Engine", "Observer", "Step", "prepare"]
 
 Step = Callable[[str, Json], Json]
-"""A stage: run id and the earlier stages' results by name, to a small JSON result; ``{"rejected": why}`` ends the run."""
+"""A stage: run id and earlier results by name, to small JSON; ``{"rejected": why}`` ends the run, ``{"then": name}`` goes on."""
 
 PROTOCOL = "1"
 """Version of the workflow's shape; raised when steps are added or moved before ones that a waiting run has finished."""
@@ -58,7 +58,7 @@ class Observer(Protocol):
         ...
 
     def stage(self, run: str, name: str, state: str, seconds: float) -> None:
-        """Note that a stage is ``started``, ``done`` or ``failed``, and its wall time in seconds (0 when started)."""
+        """Note that a stage is ``started``, ``done``, ``skipped`` or ``failed``, and its wall time in seconds, 0 at first."""
         ...
 
 
@@ -288,6 +288,9 @@ class Engine:
         end: Json = {"state": "succeeded", "reason": ""}
         for name, step in self._steps.items():
             _stop_if(self._closing.is_set())
+            # What was committed decides, so that a run that goes on, also on a later release, takes the same steps.
+            if name in FURTHER and all(found.get("then") != name for found in results.values()):
+                continue
             outcome = dbos.run_step({"name": name}, self._stage, run, name, step, results)
             point(f"committed:{name}")
             if "state" in outcome:
@@ -314,7 +317,8 @@ class Engine:
         if rejected:
             outcome = {"state": "rejected", "reason": str(rejected)}
         # A verdict is a result: only a stage that could not do its work has failed.
-        state, seconds = "failed" if outcome.get("state") == "failed" else "done", time.perf_counter() - start
+        state, seconds = "skipped" if outcome.get("result", {}).get("skipped") else "done", time.perf_counter() - start
+        state = "failed" if outcome.get("state") == "failed" else state
         self._retried(name, lambda: self._observe.stage(run, name, state, seconds))
         point(f"after:{name}")
         return outcome

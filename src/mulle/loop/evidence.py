@@ -16,23 +16,24 @@ from mulle.core.records.prediction import LABELS, PREDICTIONS
 from mulle.kernel.metrics import losses
 from mulle.lifecycle.monitoring.outcomes import with_outcomes
 
-__all__ = ["labels_between", "paired_losses", "predictions_between"]
+__all__ = ["labels_between", "paired", "paired_losses", "predictions_between"]
 
 
-def predictions_between(lake: Lake, model: str, start: datetime, end: datetime) -> pl.DataFrame:
-    """Read a model's logged predictions by row time, shadow scores included.
+def predictions_between(lake: Lake, model: str, start: datetime, end: datetime, *, members: bool = False) -> pl.DataFrame:
+    """Read a model's logged predictions by row time, shadow scores included; of a fleet, those of its members too.
 
     Returns
     -------
     DataFrame
         Empty, without columns, when nothing was logged yet.
     """
-    return _between(lake, PREDICTIONS, model, "time", start, end)
+    rows = _between(lake, PREDICTIONS, model, "time", start, end, members)
+    return rows.filter(pl.col("route") != "refused") if rows.width else rows
 
 
-def labels_between(lake: Lake, model: str, start: datetime, end: datetime) -> pl.DataFrame:
-    """Read a model's labels by the time they became known."""
-    return _between(lake, LABELS, model, "known_at", start, end)
+def labels_between(lake: Lake, model: str, start: datetime, end: datetime, *, members: bool = False) -> pl.DataFrame:
+    """Read a model's labels by the time they became known; of a fleet, those of its members too."""
+    return _between(lake, LABELS, model, "known_at", start, end, members)
 
 
 def paired_losses(
@@ -47,6 +48,13 @@ def paired_losses(
     """
     scored = predictions_between(lake, model.name, start, now + timedelta(microseconds=1))
     known = labels_between(lake, model.name, start, now + timedelta(microseconds=1))
+    return paired(scored, known, model, contract, champion=champion, challenger=challenger, now=now)
+
+
+def paired(
+    scored: pl.DataFrame, known: pl.DataFrame, model: Model, contract: Contract, *, champion: int, challenger: int, now: datetime
+) -> pl.DataFrame:
+    """Pair what was read already; see `paired_losses`."""
     empty = pl.DataFrame(schema={"cluster": pl.String, "champion": pl.Float64, "challenger": pl.Float64})
     if scored.is_empty() or known.is_empty():
         return empty
@@ -77,7 +85,8 @@ def _shares(texts: pl.Series, contract: Contract) -> np.ndarray | None:
     return np.array([[d.get(c, 0.0) for c in contract.classes] for d in decoded])
 
 
-def _between(lake: Lake, table: str, model: str, column: str, start: datetime, end: datetime) -> pl.DataFrame:
+def _between(lake: Lake, table: str, model: str, column: str, start: datetime, end: datetime, members: bool) -> pl.DataFrame:
+    mine = pl.col("model") == model
     first, last = start.strftime("%Y-%m-%d"), end.strftime("%Y-%m-%d")
     try:
         rows = lake.scan(table)
@@ -85,7 +94,7 @@ def _between(lake: Lake, table: str, model: str, column: str, start: datetime, e
         return pl.DataFrame()
     rows = rows.filter(
         pl.col("day").is_between(pl.lit(first), pl.lit(last)),
-        pl.col("model") == model,
+        mine | pl.col("model").str.starts_with(f"{model}/") if members else mine,
         pl.col(column) >= start,
         pl.col(column) < end,
     )

@@ -19,6 +19,7 @@ from mulle.core.records.run import run_state
 from mulle.kernel.dtypes import dtype_of
 from mulle.kernel.faults import point
 from mulle.kernel.keys import key_expr, key_text
+from mulle.kernel.redact import hide
 from mulle.lifecycle.data.version import read_version
 from mulle.lifecycle.features.materialise import forget as forget_entries
 from mulle.lifecycle.serving.drain import drain
@@ -147,9 +148,9 @@ def _names(sample: Json, dataset: Dataset, texts: set[str | None]) -> bool:
 
 def _logged(parts: Parts, models: Sequence[Model], keys: pl.DataFrame, dataset: Dataset) -> dict[str, int]:
     drain(log_folder(parts.settings.home), parts.lake, now=parts.clock.now())
-    texts = keys.select(key_text=key_expr(dataset.key))
     removed = {"predictions": 0, "labels": 0}
     for model in models:
+        texts = keys.with_columns(hide(dataset.key, model.log.redact)).select(key_text=key_expr(dataset.key))
         named = texts.with_columns(model=pl.lit(model.name))
         try:
             scan = parts.lake.scan(PREDICTIONS).filter(pl.col("model") == model.name)

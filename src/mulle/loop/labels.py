@@ -20,7 +20,7 @@ from mulle.lifecycle.serving.log import log_folder
 from mulle.lifecycle.serving.rows import label_rows
 from mulle.loop.parts import Parts
 
-__all__ = ["import_labels"]
+__all__ = ["import_labels", "unsaid"]
 
 _SAME = ["model", "prediction_id", "key_text", "time", "value", "reason"]
 _PORTION = 10_000
@@ -66,13 +66,14 @@ def import_labels(parts: Parts, model: str, rows: Sequence[Json], *, by: str, un
             remembered=Remembered(),
             most=_PORTION,
             by=by,
+            hidden=lambda _: declared.log.redact,
         )
         labels += receipt.labels
         impossible += [{**items[first + int(str(u["index"]))], "why": u["why"]} for u in receipt.unknown]
     # A prediction that was given a moment ago can be labelled.
     drain(log_folder(parts.settings.home), parts.lake, now=now)
     told = label_rows([orjson.dumps(to_json(labels))]) if labels else pl.DataFrame()
-    fresh, lost = _known(parts, _new(parts, told))
+    fresh, lost = _known(parts, unsaid(parts, told))
     unknown = [{"prediction_id": u["prediction_id"], "why": u["why"]} for u in (*impossible, *lost)]
     batch = hash_json([to_json(now), model, fresh["id"].to_list() if fresh.height else []])[:16]
     if fresh.height:
@@ -128,8 +129,8 @@ def _typed(value: Any, kind: str) -> Any:
         return value
 
 
-def _new(parts: Parts, rows: pl.DataFrame) -> pl.DataFrame:
-    """Leave out labels that the table has word for word."""
+def unsaid(parts: Parts, rows: pl.DataFrame) -> pl.DataFrame:
+    """Leave out the labels, all of one model, that the table has word for word as its last."""
     if rows.is_empty():
         return rows
     rows = rows.unique(_SAME, keep="first", maintain_order=True)

@@ -16,8 +16,9 @@ from pathlib import Path
 from mulle.core.records.base import Json, to_json
 from mulle.core.records.run import GateResult, Run, Trial
 from mulle.kernel.project import code_files
+from mulle.loop.figures import inspection_figures, search_figures
 
-__all__ = ["leaderboard", "looks_secret", "write_leavings"]
+__all__ = ["leaderboard", "looks_secret", "pages", "write_leavings"]
 
 _PATIENCE = 10
 """Seconds that git may take."""
@@ -85,6 +86,20 @@ def leaderboard(trials: Sequence[Trial]) -> list[Json]:
         {"rank": rank if t.score is not None else None, **{k: v for k, v in to_json(t).items() if k != "run"}}
         for rank, t in enumerate(ordered, start=1)
     ]
+
+
+def pages(trials: Sequence[Trial], results: Json) -> dict[str, dict[str, Json]]:
+    """Draw what a run found, in Plotly's form: the page ``search`` and, of the winner, the page ``model``.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+    results : dict
+        Of the steps ``search`` and ``evaluate``.
+    """
+    of_search = search_figures(to_json(trials), results["search"].get("importance", {})) if trials else {}
+    of_model = inspection_figures(results["evaluate"].get("inspection"))
+    return {name: figures for name, figures in (("search", of_search), ("model", of_model)) if figures}
 
 
 def looks_secret(name: str, text: str) -> str | None:

@@ -17,8 +17,14 @@ from mulle.core.records.deployment import current
 from mulle.core.records.model import ModelVersion
 from mulle.core.records.prediction import LABELS, PREDICTIONS
 from mulle.core.records.window import Window
+from mulle.kernel.encode import encode
 from mulle.kernel.project import load_features
 from mulle.kernel.reads import columns_read
+from mulle.kernel.worker import Worker
+from mulle.lifecycle.monitoring.drift import decode_features
+from mulle.lifecycle.serving.explain import explained_members
+from mulle.lifecycle.serving.log import log_folder
+from mulle.lifecycle.serving.undrained import undrained
 from mulle.loop.parts import Parts
 from mulle.loop.views import alert_view, deployment_view, run_view, version_view, window_view
 
@@ -27,19 +33,24 @@ __all__ = ["explain_view"]
 _JSON = ("key", "row", "features", "probabilities", "freshness", "unseen")
 
 
-def explain_view(parts: Parts, prediction_id: str) -> Json:
+def explain_view(parts: Parts, prediction_id: str, *, contributions: bool = False) -> Json:
     """Give a prediction with everything before and after it in the chain.
+
+    Parameters
+    ----------
+    contributions : bool
+        Also tell what each feature did to the answer (slow: a child process reads the bundle).
 
     Returns
     -------
     dict
         ``prediction``, ``features`` (value, source, tick, freshness by name), ``route``, ``label``, ``window``,
-        ``alerts``, ``run``, ``model_version`` and ``data``.
+        ``alerts``, ``run``, ``model_version`` and ``data``; with `contributions` those, ``base``, ``explains`` and ``by``.
 
     Raises
     ------
     NotFound
-        When the lake has no such prediction (the newest ones reach it with the next drain).
+        When neither the lake nor the log of this home has such a prediction.
     """
     prediction = _prediction(parts, prediction_id)
     model, time = prediction["model"], instant(prediction["time"])
@@ -47,6 +58,7 @@ def explain_view(parts: Parts, prediction_id: str) -> Json:
     window = _window(parts, model, time)
     return {
         "id": prediction_id,
+        **(_explained(prediction, version) if contributions else {}),
         "created_at": prediction["created_at"],
         "causes": [{"type": "model_version", "id": f"{model}@{prediction['version']}", "why": "it answered the request"}],
         "prediction": prediction,
@@ -71,14 +83,18 @@ def _decoded(row: Json) -> Json:
 
 def _prediction(parts: Parts, prediction_id: str) -> Json:
     missing = NotFound(
-        f"no prediction '{prediction_id}' in the lake",
-        next="check the id; the newest predictions arrive with the next drain (`mulle up` drains all the time)",
+        f"no prediction '{prediction_id}' in the lake or in this home's log",
+        next="check the id; a model that declares ml.Log(sample=...) logs only some of its answers",
         prediction=prediction_id,
     )
+    mine = pl.col("id") == prediction_id
     try:
-        rows = parts.lake.scan(PREDICTIONS).filter(pl.col("id") == prediction_id).head(1).collect()
-    except NotFound as error:
-        raise missing from error
+        rows = parts.lake.scan(PREDICTIONS).filter(mine).head(1).collect()
+    except NotFound:
+        rows = pl.DataFrame()
+    if rows.is_empty():
+        # Given a moment ago: still in the log.
+        rows = undrained(log_folder(parts.settings.home), parts.lake, PREDICTIONS).filter(mine)
     if rows.is_empty():
         raise missing
     row = _decoded(rows.to_dicts()[0])
@@ -112,6 +128,19 @@ def _features(prediction: Json, version: ModelVersion | None) -> Json:
             "unseen": name in (prediction.get("unseen") or ()),
         }
     return found
+
+
+def _explained(prediction: Json, version: ModelVersion | None) -> Json:
+    contract = _contract(version)
+    if contract is None or version is None or prediction["route"] == "refused":
+        return {"contributions": None, "base": None}
+    features = decode_features(pl.Series([json.dumps(prediction.get("features") or {})]), contract.features)
+    worker = Worker()
+    try:
+        told = worker.call("explain", Path(version.address), encode(features, contract.features))
+    finally:
+        worker.close()
+    return dict(explained_members(*told)[0])
 
 
 def _contract(version: ModelVersion | None) -> Contract | None:

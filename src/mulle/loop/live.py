@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from mulle.core.clock import duration
 from mulle.core.errors import MulleError
@@ -17,11 +17,14 @@ from mulle.kernel.project import hash_code, load_project
 from mulle.lifecycle.data.version import table_name
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
+from mulle.loop.batch.schedule import Schedule
 from mulle.loop.engine import Engine
 from mulle.loop.ingest import all_datasets, ingest, needed
 from mulle.loop.online import refresh_online
-from mulle.loop.operate import start_run
+from mulle.loop.operate import start_wanted
+from mulle.loop.outcomes import label_from_datasets
 from mulle.loop.parts import Parts
+from mulle.loop.route import publish_routes
 from mulle.loop.runner import open_engine
 from mulle.loop.server import InferenceServer
 from mulle.loop.tick import tick
@@ -76,6 +79,8 @@ class Live:
         self._submitted: set[str] = set()
         self._refused = ""
         self._tidied = parts.clock.now()
+        self._looked: dict[str, tuple[int, datetime]] = {}
+        self._batches = Schedule()
 
     def start(self) -> None:
         """Start the inference server and the ticks."""
@@ -98,6 +103,7 @@ class Live:
         now = self.parts.clock.now()
         refresh_online(self.parts, now, until=now + _AHEAD * duration(self.parts.settings.tick))
         folder = log_folder(self.parts.settings.home)
+        label_from_datasets(self.parts, now=now, looked=self._looked)
         seen = tick(
             self.parts,
             drain=lambda: drain(folder, self.parts.lake, now=now),
@@ -107,18 +113,21 @@ class Live:
             log.info("%s %s: %s", kind, model, text)
         for model, cause in seen.wanted:
             log.info("run %s: %s", model, cause.why)
-            self._submit(start_run(self.parts, model, causes=(cause,)).id)
+        for started in start_wanted(self.parts, seen.wanted):
+            self._submit(started.id)
         for run in running:
             self._submit(run.id)
+        self._batches.look(self.parts)
         if now - self._tidied >= _TIDIED:
             self._tidied = now
             self._tidy()
 
     def _tidy(self) -> None:
         tables = [table_name(dataset.name) for dataset in all_datasets(self.parts.project)]
-        for table in (*tables, PREDICTIONS, LABELS):
+        clusters = {PREDICTIONS: ("model", "time"), LABELS: ("model", "known_at")}
+        for table in (*tables, *clusters):
             try:
-                self.parts.lake.compact(table)
+                self.parts.lake.compact(table, cluster_by=clusters.get(table, ()))
             except MulleError as error:  # another writer was faster; the next hour comes
                 log.warning("%s was not put together: %s", table, error.detail)
 
@@ -169,6 +178,8 @@ class Live:
             return
         try:
             self.parts = replace(self.parts, project=load_project(folder))
+            # What is logged is said in the project, and told to serving with the routes.
+            publish_routes(self.parts)
         except MulleError as error:
             self._refused = code
             log.error("project.py is broken, the last good declaration goes on: %s", error.detail)

@@ -16,7 +16,7 @@ from mulle.loop.datasets import find_data
 from mulle.loop.parts import Parts
 from mulle.loop.views import find_version, listing, run_view
 
-__all__ = ["compare_view", "reproduce_view", "saw_view", "search_view"]
+__all__ = ["card_view", "compare_view", "reproduce_view", "saw_view", "search_view"]
 
 _TASK = "mulle.bootstrap:run_task"
 _MOST = 10_000
@@ -85,6 +85,28 @@ def search_view(parts: Parts, run: str) -> Json:
 
     view = run_view(parts, run)
     return {**view, "importance": parameter_importance(view["trials"])}
+
+
+def card_view(parts: Parts, name: str) -> Json:
+    """Give a version's card: ``model``, ``version``, ``card`` (Markdown) and, while its run's folder is there, the run's
+    ``inspection``.
+
+    Raises
+    ------
+    NotFound
+        When there is no such version, or its bundle is gone.
+    """
+    version = find_version(parts, name)
+    path = Path(version.address) / "card.md"
+    if not path.is_file():
+        raise NotFound(f"{version.model}@{version.version} has no card at {path}", next="bring its bundle back")
+    evaluation = run_view(parts, version.run)["evaluation"] or {}
+    return {
+        "model": version.model,
+        "version": version.version,
+        "card": path.read_text(encoding="utf-8"),
+        "inspection": evaluation.get("inspection"),
+    }
 
 
 def reproduce_view(parts: Parts, name: str, *, tolerance: float = 1e-6) -> Json:

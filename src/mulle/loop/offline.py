@@ -16,14 +16,20 @@ from mulle.core.records.bundle import Contract
 from mulle.core.records.model import ModelVersion
 from mulle.kernel.bundle import Predictor
 from mulle.kernel.dtypes import dtype_of
+from mulle.kernel.encode import encode
 from mulle.kernel.rows import cast_inputs, frame_from_rows
+from mulle.kernel.worker import Worker
 from mulle.lifecycle.features.read import OnlineReader
+from mulle.lifecycle.serving.explain import explained_members
 from mulle.loop.datasets import read_rows
 from mulle.loop.parts import Parts
 from mulle.loop.share import read_shared
 from mulle.loop.views import find_version
 
 __all__ = ["Answering", "open_version", "answer_without_store", "conform", "predict_frame", "read_dataset"]
+
+
+_EXPLAINED: dict[str, pl.DataType] = {"base": pl.Float64(), "explains": pl.String(), "by": pl.String()}
 
 
 def read_dataset(parts: Parts, name: str) -> pl.DataFrame:
@@ -45,15 +51,19 @@ class Answering:
     def __init__(self, parts: Parts, version: ModelVersion) -> None:
         self.version = version
         self._parts = parts
-        self._predictor = Predictor.open(Path(version.address), expected=version.bundle)
+        self._worker = Worker()
+        self._predictor = Predictor.open(Path(version.address), expected=version.bundle, worker=self._worker)
 
-    def predict(self, frame: pl.DataFrame) -> pl.DataFrame:
+    def predict(self, frame: pl.DataFrame, *, explain: bool = False) -> pl.DataFrame:
         """Answer rows that carry the dataset's raw columns, joins read from the online store by each row's own time.
 
         Parameters
         ----------
         frame : polars.DataFrame
             Outcome columns are ignored; a missing time means now.
+        explain : bool
+            Also tell what each feature did: ``contributions`` (JSON text), ``base``, ``explains`` and ``by``, as the server
+            does with ``?explain=true``.
 
         Returns
         -------
@@ -68,7 +78,18 @@ class Answering:
         contract, now = self._predictor.contract, self._parts.clock.now()
         rows = conform(frame, contract, now)
         joined, freshness = OnlineReader(self._parts.online, contract.joins).join(rows, time=contract.time, now=now)
-        return predict_frame(self._predictor, rows, joined, freshness, version=self.version.version, now=now)
+        answers = predict_frame(self._predictor, rows, joined, freshness, version=self.version.version, now=now)
+        return answers.hstack(self._explained(joined)) if explain else answers
+
+    def _explained(self, joined: pl.DataFrame) -> pl.DataFrame:
+        matrix = encode(self._predictor.transform(joined), self._predictor.contract.features)
+        told = explained_members(*self._worker.call("explain", Path(self.version.address), matrix))
+        return pl.DataFrame(
+            {
+                "contributions": pl.Series([json.dumps(t["contributions"]) for t in told], dtype=pl.String),
+                **{n: pl.Series([t[n] for t in told], dtype=d) for n, d in _EXPLAINED.items()},
+            }
+        )
 
 
 def open_version(parts: Parts, name: str) -> Answering:

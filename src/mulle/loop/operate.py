@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from mulle.core.declare.fleet import fleet_of, key_of
 from mulle.core.declare.model import Model
 from mulle.core.errors import Conflict, NotFound, Refused
 from mulle.core.hashing import derived_id, new_id
@@ -21,7 +22,13 @@ from mulle.lifecycle.rollout.plan import promote as promote_canary
 from mulle.loop.parts import Parts
 from mulle.loop.route import project_aliases, publish_routes
 
-__all__ = ["add_deployment", "champion", "deploy", "promote", "rollback", "snapshot_code", "start_run", "version_of"]
+__all__ = [
+    "ONLY", "add_deployment", "add_deployments", "champion", "deploy", "promote", "rollback", "snapshot_code", "start_run",
+    "start_wanted", "version_of",
+]  # fmt: skip
+
+ONLY = "members"
+"""A run's option that names the keys of a fleet's members that it trains; the shared model is left as it is."""
 
 
 def start_run(
@@ -37,7 +44,7 @@ def start_run(
     Parameters
     ----------
     model : str
-        Declared in the project.
+        Declared in the project; a member of a fleet, ``FLEET/KEY``, is trained alone, in a run of its fleet.
     causes : sequence of Cause
         Why; never empty.
     options : dict, optional
@@ -55,17 +62,19 @@ def start_run(
         When the project declares no such model.
     """
     parts.project.model(model)
+    fleet, key = fleet_of(model), key_of(model)
+    told = {**(options or {}), **({ONLY: [key]} if key else {})}
     now = parts.clock.now()
     run = Run(
         id=new_id(now),
         created_at=now,
         causes=tuple(causes),
-        model=model,
+        model=fleet,
         cutoff=cutoff or now,
         code=snapshot_code(parts),
         git=git_commit(parts.settings.project),
         seed=parts.settings.seed,
-        options=options or {},
+        options=told,
     )
     parts.metadata.runs.add(run)
     parts.metadata.runs.add_event(
@@ -171,12 +180,32 @@ def rollback(parts: Parts, model: str, *, by: str, to: int | None = None, why: s
 
 def add_deployment(parts: Parts, deployment: Deployment) -> Deployment:
     """Append a deployment, publish the routes and move MLflow's aliases: the one way a pointer moves."""
-    parts.metadata.deployments.add(deployment)
-    point("during:deploy:recorded")
-    publish_routes(parts)
-    point("during:deploy:routed")
-    project_aliases(parts, deployment.model)
+    add_deployments(parts, [deployment])
     return deployment
+
+
+def add_deployments(parts: Parts, deployments: Sequence[Deployment]) -> None:
+    """Append deployments of several models, then publish the routes once."""
+    parts.metadata.deployments.add_many(deployments)
+    point("during:deploy:recorded")
+    publish_routes(parts, deployments)
+    point("during:deploy:routed")
+    for model in dict.fromkeys(deployment.model for deployment in deployments):
+        if not key_of(model):  # members are not registered in MLflow one by one
+            project_aliases(parts, model)
+
+
+def start_wanted(parts: Parts, wanted: Sequence[tuple[str, Cause]]) -> list[Run]:
+    """Record a run of each model that a tick wants; of a fleet's members one run of those in question."""
+    fleets: dict[str, list[tuple[str, Cause]]] = {}
+    for model, cause in wanted:
+        fleets.setdefault(fleet_of(model), []).append((model, cause))
+    started = []
+    for fleet, found in fleets.items():
+        keys = [key_of(model) for model, _ in found]
+        options = {ONLY: keys} if all(keys) else {}
+        started.append(start_run(parts, fleet, causes=[cause for _, cause in found], options=options))
+    return started
 
 
 def champion(parts: Parts, model: Model, at: datetime | None = None) -> ModelVersion | None:

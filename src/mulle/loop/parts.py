@@ -14,6 +14,7 @@ from mulle.core.ports.compute import Compute
 from mulle.core.ports.lake import Lake
 from mulle.core.ports.metadata import Metadata
 from mulle.core.ports.online import Online
+from mulle.core.ports.rowfiles import RowFiles
 from mulle.core.ports.source import SourceReader
 from mulle.core.ports.tracking import Tracking
 from mulle.core.settings import Settings
@@ -43,6 +44,8 @@ class Parts:
         Opens another project's lake, read-only, by the address of a shared dataset.
     playback : callable
         Gives a reader that plays a frame back as it became available; takes the frame and that column.
+    files : RowFiles
+        Files that batch jobs read by spans.
     """
 
     settings: Settings
@@ -57,3 +60,4 @@ class Parts:
     labels: Callable[[Dataset], SourceReader | None]
     opened: Callable[[str], tuple[Lake, str]]
     playback: Callable[[pl.DataFrame, str | None], SourceReader]
+    files: RowFiles

@@ -112,7 +112,7 @@ def replay(parts: Parts, name: str, options: ReplayOptions, said: Said) -> Json:
     with open_engine(parts, lag=options.lag + model.retrain.takes, replay=True, readers=readers) as engine:
         play = _Play(parts, engine, past, options, said)
         first = play.first_model()
-        settings = replace(parts.settings, clock="rows", inference_port=free_port(parts.settings.host))
+        settings = replace(parts.settings, clock="rows", inference_port=free_port(parts.settings.host), grpc_port=0)
         with inference_server(settings) as server:
             tally = play.through(server)
     drain(log_folder(home), parts.lake, now=parts.clock.now())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
-from mulle.core.errors import Conflict
+from mulle.core.errors import Conflict, MulleError
 from mulle.core.hashing import derived_id
 from mulle.core.ports.source import SourceReader
 from mulle.core.records.base import Cause, Json
@@ -76,7 +76,8 @@ def open_engine(
     Conflict
         When an engine runs on this home; names its pid.
     """
-    steps = Steps(parts, lag=lag or timedelta(0), replay=replay, readers=readers)
+    told = None if progress is None else lambda run, said: progress(run, "members", said, 0.0)
+    steps = Steps(parts, lag=lag or timedelta(0), replay=replay, readers=readers, told=told)
     engine = Engine(parts.settings.home, steps.table(), Recorder(parts, progress))
     engine.start()
     try:
@@ -87,7 +88,9 @@ def open_engine(
         yield engine
     finally:
         engine.close()
-        parts.compute().close()
+        # What could not be started is nothing to close, and its error has ended the run already.
+        with suppress(MulleError):
+            parts.compute().close()
 
 
 def run_model(

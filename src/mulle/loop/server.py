@@ -27,7 +27,7 @@ _GRACE = 20.0
 
 
 class InferenceServer:
-    """The ``mulle serve`` process of this home.
+    """The ``mulle serve`` process of this home, with its workers where the settings ask for several.
 
     It outlives a loop that is killed, and goes on answering. The next loop ends it before it starts its own, for it may be
     of other settings or another release. The home's ``serve.lock`` tells of it: the process inherits the lock's
@@ -96,7 +96,7 @@ class InferenceServer:
         raise Unavailable(f"the inference server did not become ready: {tail}", next=f"look at {self._log}")
 
     def wait_routes(self, generation: int, timeout: float = 30.0) -> None:
-        """Wait until the server has taken up a routing table.
+        """Wait until the server, all of its workers, has taken up a routing table.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class InferenceServer:
         """
         if generation <= self._generation:
             return
-        url = f"http://{self._settings.host}:{self._settings.inference_port}/v1/routes"
+        url = f"http://{self._settings.host}:{self._settings.inference_port}/v1/routes?brief=true"
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and self.alive():
             with urlopen(url, timeout=5) as answer:

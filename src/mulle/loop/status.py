@@ -14,6 +14,7 @@ from mulle.core.records.base import Json, to_json
 from mulle.core.records.deployment import Deployment, champion_of, current
 from mulle.core.records.prediction import PREDICTIONS
 from mulle.core.records.window import Alert, Window
+from mulle.loop.batch.schedule import schedule_view
 from mulle.loop.lock import holder
 from mulle.loop.parts import Parts
 from mulle.loop.triggers import next_cron
@@ -33,24 +34,27 @@ def status_view(parts: Parts, *, errors: Mapping[str, int] | None = None) -> Jso
     Returns
     -------
     dict
-        ``models`` and ``engine``.
+        ``models``, ``batches`` (scheduled ones) and ``engine``.
     """
     counted = traffic(parts)
     models = [_model(parts, name, counted.get(name, 0), None if errors is None else errors.get(name, 0))
               for name in model_names(parts)]  # fmt: skip
     now = rfc3339(parts.clock.now())
-    return {"id": str(parts.settings.home), "created_at": now, "models": models, "engine": engine_state(parts.settings.home)}
+    told = {"id": str(parts.settings.home), "created_at": now, "models": models, "batches": schedule_view(parts)}
+    return {**told, "engine": engine_state(parts.settings.home)}
 
 
 def traffic(parts: Parts, span: timedelta = timedelta(hours=1)) -> dict[str, int]:
-    """Count the rows answered in the last `span` by model (shadow scores not counted)."""
+    """Count the rows answered in the last `span` by model, a fleet's members with it (shadow scores not counted)."""
     since = parts.clock.now() - span
     try:
         rows = parts.lake.scan(PREDICTIONS)
     except NotFound:
         return {}
-    answered = rows.filter((pl.col("created_at") > since) & (pl.col("route") != "shadow"))
-    return dict(answered.group_by("model").len().collect().iter_rows())
+    answered = rows.filter((pl.col("created_at") > since) & ~pl.col("route").is_in(["shadow", "refused"]))
+    # A fleet's members answer for it.
+    whole = pl.col("model").str.split("/").list.first()
+    return dict(answered.group_by(whole.alias("model")).len().collect().iter_rows())
 
 
 def engine_state(home: Path) -> Json:

@@ -27,11 +27,12 @@ from mulle.core.records.run import GateResult, Run, Trial, run_stages
 from mulle.kernel.faults import point
 from mulle.lifecycle.data.stage import Staged, staged_rows
 from mulle.lifecycle.rollout.plan import start_canary
+from mulle.loop.fleet import Fleet, left_out, settings_in_force
 from mulle.loop.imported import OPTION, instead_of_search
 from mulle.loop.ingest import audit, ingest_labels, needed, publish_staged, stage_new
-from mulle.loop.leavings import write_leavings
+from mulle.loop.leavings import pages, write_leavings
 from mulle.loop.online import refresh_online
-from mulle.loop.operate import add_deployment, champion
+from mulle.loop.operate import ONLY, add_deployment, champion
 from mulle.loop.parts import Parts
 
 __all__ = ["Steps"]
@@ -55,12 +56,15 @@ class Steps:
         Latency gates are recorded but do not decide, and a search is bounded by trials alone.
     readers : dict
         Sources to use instead of the declared ones, by dataset.
+    told : callable, optional
+        Told of a fleet's run how far its members are.
     """
 
     parts: Parts
     lag: timedelta = timedelta(0)
     replay: bool = False
     readers: Mapping[str, SourceReader] | None = None
+    told: Callable[[str, str], None] | None = None
 
     def table(self) -> dict[str, Callable[[str, Json], Json]]:
         """Give the steps by stage name, in order."""
@@ -75,12 +79,15 @@ class Steps:
             "gate": self.gate,
             "register": self.register,
             "roll_out": self.roll_out,
+            "members": self.members,
         }
 
     def ingest(self, run_id: str, results: Json) -> Json:
         """Stage what each dataset's source has to give."""
         del results
         run, model = self._run(run_id)
+        # Its processes import while rows are read; and where nothing can be computed, no row is brought in for it.
+        self.parts.compute()
         until = run.cutoff if self.replay else None
         staged: dict[str, Json | None] = {}
         for dataset in needed(model):
@@ -143,7 +150,10 @@ class Steps:
         """Search candidates and parameters, in a child; record the trials. A model that is imported needs no search."""
         run, model = self._run(run_id)
         if OPTION in run.options:
-            return instead_of_search(self.parts.settings.home, run_id, run.options[OPTION])
+            convert = lambda: self._kept("import", run_id, results, given=run.options[OPTION])  # noqa: E731
+            return instead_of_search(self.parts.settings.home, run_id, run.options[OPTION], convert)
+        if ONLY in run.options:
+            return settings_in_force(self.parts, model)
         timeout = None if self.replay else model.search.timeout.total_seconds()
         found = self._kept("search", run_id, results, timeout=timeout, warm=self._warm(model))
         self.parts.metadata.runs.add_trials([from_json(Trial, {**t, "run": run_id}) for t in found["trials"]])
@@ -152,19 +162,24 @@ class Steps:
 
     def evaluate(self, run_id: str, results: Json) -> Json:
         """Fit the winner on the training rows and measure it on the holdout, in a child."""
-        # The search is over and this process only waits for children: time for what the register step needs.
-        self.parts.tracking().prepare()
+        # The search is over and this process only waits for children: time to tell the tracking server of its trials.
+        run, _ = self._run(run_id)
+        self.parts.tracking().prepare(run, self.parts.metadata.runs.trials(run_id))
         return self._task("evaluate", run_id, results, settings=results["search"]["settings"])
 
     def bundle(self, run_id: str, results: Json) -> Json:
         """Refit on all rows, compile, prove parity, write the bundle, in a child."""
+        if why := left_out(self._run(run_id)[0], results):
+            return {"skipped": why}
         return self._task(
             "bundle", run_id, results, settings=results["search"]["settings"], metrics=results["evaluate"]["metrics"]
         )
 
     def gate(self, run_id: str, results: Json) -> Json:
         """Compare with the champion, in a child; judge every gate and record the verdicts."""
-        _, model = self._run(run_id)
+        run, model = self._run(run_id)
+        if why := left_out(run, results):
+            return {"skipped": why}
         best = champion(self.parts, model)
         answer = self._kept(
             "gate",
@@ -180,13 +195,16 @@ class Steps:
         point("during:gate:recorded")
         if not answer["accepted"]:
             self._log(run_id, results, gates)
-            failed = [g for g in gates if g.verdict in ("fail", "not_enough_evidence")]
-            return {**answer, "rejected": "; ".join(f"{g.gate}: {g.reason}" for g in failed)}
+            failed = "; ".join(f"{g.gate}: {g.reason}" for g in gates if g.verdict in ("fail", "not_enough_evidence"))
+            # A fleet's members go on by themselves, beside the shared model that there is.
+            return {**answer, "rejected" if model.each is None else "held_back": failed}
         return answer
 
     def register(self, run_id: str, results: Json) -> Json:
         """Give the bundle a version number, and tell MLflow."""
         run, model = self._run(run_id)
+        if why := left_out(run, results):
+            return {"skipped": why}
         bundle, versions = results["bundle"], results["publish"]["versions"]
         version = self.parts.metadata.models.add(
             ModelVersion(
@@ -215,15 +233,32 @@ class Steps:
         return {"version": version.version, "tracking": tracked}
 
     def roll_out(self, run_id: str, results: Json) -> Json:
-        """Start the declared rollout; the loop's ticks carry it on."""
+        """Start the declared rollout; the loop's ticks carry it on. A fleet's run has one more step."""
         run, model = self._run(run_id)
+        further = {} if model.each is None else {"then": "members"}
+        if why := left_out(run, results):
+            return {"skipped": why, **further}
         version = results["register"]["version"]
         known = [d for d in self.parts.metadata.deployments.of(model.name) if any(c.id == run_id for c in d.causes)]
         # One that is known may have been recorded by a process that died before routes and aliases followed.
         deployment = known[0] if known else self._first_deployment(run, model, version)
         point("during:roll_out")
         add_deployment(self.parts, deployment)
-        return {"deployment": deployment.id, "action": deployment.action}
+        return {"deployment": deployment.id, "action": deployment.action, **further}
+
+    def members(self, run_id: str, results: Json) -> Json:
+        """Train, judge, register and release a fleet's members, each by itself."""
+        run, model = self._run(run_id)
+
+        def task(name: str, *, timeout: float | None = None, **arguments: object) -> Json:
+            return self._call(name, self._arguments(run_id, results, None, arguments), timeout)
+
+        def told(done: int, every: int) -> None:
+            if self.told is not None:
+                self.told(run_id, f"{done:,} of {every:,}")
+
+        serves = self._serves_from(run) if self.replay else run.created_at
+        return Fleet(self.parts, run, model, results, serves, task, told, self.replay).train()
 
     def _first_deployment(self, run: Run, model: Model, version: int) -> Deployment:
         history = self.parts.metadata.deployments.of(model.name)
@@ -261,7 +296,8 @@ class Steps:
         with TemporaryDirectory() as folder:
             code, project = home / "code" / run.code, self.parts.settings.project
             tags |= write_leavings(Path(folder), run, trials, gates, code=code, project=project)
-            parent = tracking.log_run(run, trials, metrics, gates, tags, data=data, files=Path(folder))
+            shown = pages(trials, results)
+            parent = tracking.log_run(run, trials, metrics, gates, tags, data=data, files=Path(folder), pages=shown)
         point("during:log")
         return {"run_id": parent} if version is None else tracking.register(version, Path(version.address), parent)
 
@@ -278,24 +314,27 @@ class Steps:
         return answer
 
     def _task(self, name: str, run_id: str, results: Json, *, timeout: float | None = None, **arguments: object) -> Json:
-        run, model = self._run(run_id)
-        payload = {
-            "name": name,
-            "settings": {k: str(v) for k, v in to_json(self.parts.settings).items()},
-            "arguments": {
-                "run": run.id,
-                "model": model.name,
-                "code": run.code,
-                "seed": run.seed,
-                "cutoff": to_json(run.cutoff),
-                "options": run.options,
-                "versions": results["publish"]["versions"],
-                "search_timeout": timeout,
-                **arguments,
-            },
-        }
         # The search bounds itself; the process is killed only when it overstays by far.
-        answer = self.parts.compute().call(_TASK, payload, timeout=None if timeout is None else 3 * timeout + 600)
+        limit = None if timeout is None else 3 * timeout + 600
+        return self._call(name, self._arguments(run_id, results, timeout, arguments), limit)
+
+    def _arguments(self, run_id: str, results: Json, timeout: float | None, more: Mapping[str, object]) -> Json:
+        run, model = self._run(run_id)
+        return {
+            "run": run.id,
+            "model": model.name,
+            "code": run.code,
+            "seed": run.seed,
+            "cutoff": to_json(run.cutoff),
+            "options": run.options,
+            "versions": results["publish"]["versions"],
+            "search_timeout": timeout,
+            **more,
+        }
+
+    def _call(self, name: str, arguments: Json, timeout: float | None) -> Json:
+        settings = {k: str(v) for k, v in to_json(self.parts.settings).items()}
+        answer = self.parts.compute().call(_TASK, {"name": name, "settings": settings, "arguments": arguments}, timeout=timeout)
         point(f"during:{name}")
         return answer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from mulle.core.declare.fleet import fleet_of, key_of
 from mulle.core.declare.model import Model
 from mulle.core.errors import DeclarationError
 from mulle.core.records.base import Cause
@@ -12,7 +13,9 @@ from mulle.core.records.window import Alert
 from mulle.lifecycle.monitoring.alerts import kind_of
 from mulle.loop.parts import Parts
 
-__all__ = ["cron_due", "due_cause", "next_cron"]
+__all__ = ["cron_due", "due_cause", "due_members", "next_cron"]
+
+_MOST = 1_000
 
 
 def due_cause(parts: Parts, model: Model, alerts: Sequence[Alert], now: datetime) -> Cause | None:
@@ -28,7 +31,8 @@ def due_cause(parts: Parts, model: Model, alerts: Sequence[Alert], now: datetime
     Cause or None
         Performance before drift before the schedule before new data; None inside the cool-down.
     """
-    runs = parts.metadata.runs.list(model.name, limit=1)
+    # Runs of some members alone say nothing of the whole.
+    runs = [run for run in parts.metadata.runs.list(model.name, limit=_MOST) if "members" not in run.options]
     last = runs[0].created_at if runs else None
     if last is not None and now - last < model.retrain.cooldown:
         return None
@@ -43,6 +47,27 @@ def due_cause(parts: Parts, model: Model, alerts: Sequence[Alert], now: datetime
     if "new_data" in model.retrain.on:
         return _new_data(parts, model, last)
     return None
+
+
+def due_members(parts: Parts, fleet: Model, now: datetime) -> list[tuple[str, Cause]]:
+    """Name the members of a fleet that answer badly enough to be trained again, each with its alert.
+
+    A member rests after each run that was its own, or its fleet's, as its fleet does.
+    """
+    if "performance" not in fleet.retrain.on:
+        return []
+    alerts = [a for a in parts.metadata.alerts.list(state="open", limit=_MOST) if fleet_of(a.model) == fleet.name]
+    wanted = {a.model: a for a in alerts if key_of(a.model) and kind_of(a) == "performance"}
+    runs = parts.metadata.runs.list(fleet.name, limit=_MOST) if wanted else ()
+    recent = [run for run in runs if now - run.created_at < fleet.retrain.cooldown]
+    resting = {key for run in recent for key in run.options.get("members", ())}
+    if any("members" not in run.options for run in recent):
+        return []
+    return [
+        (name, Cause(type="alert", id=alert.id, why=f"performance alarm of {name}"))
+        for name, alert in sorted(wanted.items())
+        if key_of(name) not in resting
+    ]
 
 
 def _new_data(parts: Parts, model: Model, last: datetime | None) -> Cause | None:

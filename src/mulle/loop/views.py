@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from mulle.core.clock import instant, rfc3339
+from mulle.core.declare.fleet import key_of
 from mulle.core.errors import NotFound
 from mulle.core.records.base import Json, to_json
 from mulle.core.records.dataset import CheckResult, DatasetVersion, verdict_of
@@ -18,6 +19,7 @@ from mulle.core.records.model import ModelVersion
 from mulle.core.records.run import Run, run_stages, run_state
 from mulle.core.records.window import Alert, Window, alert_closed_at, alert_state
 from mulle.loop.catalogue import selection_of
+from mulle.loop.members import fleet_view, run_members_view
 from mulle.loop.parts import Parts
 
 __all__ = [
@@ -52,14 +54,18 @@ def listing(items: Sequence[Json], next: str | int | None = None, **more: object
 
 
 def model_names(parts: Parts) -> tuple[str, ...]:
-    """List every model that is declared, registered or deployed: the declared ones first, in their order."""
-    deployed = [d.model for d in parts.metadata.deployments.all()]
-    return tuple(dict.fromkeys([*parts.project.models, *parts.metadata.models.names(), *deployed]))
+    """List every model that is declared, registered or deployed, fleets without their members: the declared ones first."""
+    return tuple(dict.fromkeys([*parts.project.models, *parts.metadata.models.names(), *parts.metadata.deployments.names()]))
+
+
+def _known(parts: Parts, model: str) -> bool:
+    # A fleet's members are too many to be listed.
+    return model in model_names(parts) or (bool(key_of(model)) and bool(parts.metadata.models.list(model, 1)))
 
 
 def run_view(parts: Parts, run: str) -> Json:
-    """Give a run with its stages, gates, trials, data, the version it made and, while its folder is there, its `evaluation` and
-    the search's `notes`.
+    """Give a run with its stages, gates, trials, data, the version it made, what became of its `members` and, while its folder
+    is there, its `evaluation` and the search's `notes`.
 
     Raises
     ------
@@ -74,6 +80,7 @@ def run_view(parts: Parts, run: str) -> Json:
         **_run(parts, record),
         "evaluation": _left(parts, run, "evaluation"),
         "notes": search.get("notes", []) if search else [],
+        "members": run_members_view(parts, run),
     }
 
 
@@ -121,12 +128,14 @@ def model_view(parts: Parts, name: str) -> Json:
 
 
 def models_view(parts: Parts, *, model: str | None = None, limit: int = 50, after: str | None = None) -> Json:
-    """List model versions, newest first."""
+    """List model versions, newest first; of a fleet, `fleet` sums up its members."""
     found = list(parts.metadata.models.list(model, limit + 1, after))
     page = found[:limit]
     deployments: dict[str, Sequence[Deployment]] = {m: parts.metadata.deployments.of(m) for m in {v.model for v in page}}
     items = [_version(parts, v, deployments[v.model]) for v in page]
-    return listing(items, page[-1].id if len(found) > limit else None, declared=list(parts.project.models))
+    fleet = None if model is None or key_of(model) else fleet_view(parts, model)
+    more = {"declared": list(parts.project.models), **({} if fleet is None else {"fleet": fleet})}
+    return listing(items, page[-1].id if len(found) > limit else None, **more)
 
 
 def find_version(parts: Parts, name: str) -> ModelVersion:
@@ -139,7 +148,10 @@ def find_version(parts: Parts, name: str) -> ModelVersion:
     NotFound
         Naming what there is.
     """
-    model, _, asked = name.partition("@")
+    model, mark, asked = name.rpartition("@")
+    if not mark or not (asked.isdigit() or asked in ("latest", "champion", "challenger")):
+        # A member's key may hold the sign itself.
+        model, asked = (name, "") if key_of(name) else (name.partition("@")[0], name.partition("@")[2])
     versions = parts.metadata.models.list(model, 1)
     if not versions:
         known = ", ".join(model_names(parts)) or "none"
@@ -193,7 +205,7 @@ def history_view(parts: Parts, model: str, *, at: str | datetime | None = None, 
     NotFound
         When there is no such model.
     """
-    if model not in model_names(parts):
+    if not _known(parts, model):
         known = ", ".join(model_names(parts)) or "none"
         raise NotFound(f"no model '{model}'", next=f"known models: {known}", model=model)
     deployments = parts.metadata.deployments.of(model)
@@ -281,7 +293,7 @@ def monitor_view(parts: Parts, model: str, *, limit: int = 30) -> Json:
     NotFound
         When there is no such model.
     """
-    if model not in model_names(parts):
+    if not _known(parts, model):
         parts.project.model(model)
     store = parts.metadata.windows
     last = store.last(model, mature=False)

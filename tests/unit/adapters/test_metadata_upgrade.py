@@ -95,3 +95,44 @@ def test_listing_uses_an_index_and_no_sort(tmp_path: Path) -> None:
             steps = " ".join(str(row[3]) for row in connection.exec_driver_sql(plan))
         assert "USING INDEX" in steps.replace("COVERING ", "")
         assert "TEMP B-TREE" not in steps
+
+
+def test_what_the_last_release_wrote_is_there_after_the_upgrade(tmp_path: Path) -> None:
+    import json
+
+    from alembic.migration import MigrationContext as Context
+    from alembic.operations import Operations
+
+    from mulle.adapters.metadata.migrations.versions import r0001_chain, r0002_audits
+
+    with create_engine(url(tmp_path)).begin() as connection:
+        op = Operations(Context.configure(connection))
+        r0001_chain.upgrade(op)
+        r0002_audits.upgrade(op)
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"))
+        connection.execute(text("INSERT INTO alembic_version VALUES ('0002')"))
+        at = "2024-01-01T00:00:00Z"
+        gate = {"gate": "mae", "metric": "mae", "value": 1.0, "bound": 2.0, "verdict": "pass", "reason": ""}
+        run = {"id": "r", "created_at": at, "causes": [], "model": "m", "cutoff": at, "code": "c"}
+        version = {
+            "id": "v", "created_at": at, "causes": [], "model": "m", "version": 1, "run": "r", "bundle": "b", "address": "/b",
+            "compiled": "onnx", "parity": None, "metrics": {}, "size_bytes": 1, "features": [], "data": {}, "data_cutoff": at,
+            "refit_cutoff": at,
+        }  # fmt: skip
+        shares = (("champion", 0.9), ("canary", 0.1))
+        routes = [{"version": n, "share": share, "mode": mode} for n, (mode, share) in enumerate(shares, 1)]
+        for name, columns, record in (
+            ("runs", {"id": "r", "model": "m", "created_at": 0}, run),
+            ("gate_results", {"run": "r", "gate": "mae"}, gate),
+            ("model_versions", {"id": "v", "model": "m", "version": 1, "run": "r", "created_at": 0}, version),
+            ("deployments", {"id": "d", "model": "m", "environment": "production", "created_at": 0}, {"routes": routes}),
+        ):
+            row = {**columns, "record": json.dumps(record)}
+            marks = ", ".join(f":{column}" for column in row)
+            connection.execute(text(f"INSERT INTO {name} ({', '.join(row)}) VALUES ({marks})"), row)
+    store = open_metadata(url(tmp_path))
+    assert [g.gate for g in store.runs.gates("r")] == ["mae"]
+    assert [v.id for v in store.models.list("m")] == ["v"]
+    assert store.deployments.canaries() == ["m"]
+    with open_database(url(tmp_path)).read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []

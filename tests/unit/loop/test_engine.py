@@ -278,3 +278,17 @@ def test_a_step_costs_little(make: Make) -> None:
 def test_the_module_is_cheap_to_import() -> None:
     code = "import sys, mulle.loop.engine; print([m for m in ('dbos', 'sqlalchemy', 'polars') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("asks", "last"),
+    [({}, "roll_out"), ({"then": "members"}, "members"), ({"skipped": "no", "then": "members"}, "members")],
+)
+def test_a_run_has_the_further_stage_only_when_a_committed_result_asks_for_it(
+    make: Make, told: Told, asks: Json, last: str
+) -> None:
+    engine = make(gate=ok, roll_out=lambda *_: asks, members=ok)
+    engine.submit("r")
+    assert engine.wait("r", 20) == "succeeded"
+    assert told.stages[-1] == ("r", last, "done")
+    assert (("r", "roll_out", "skipped") in told.stages) == ("skipped" in asks)

@@ -8,11 +8,14 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mulle.core.settings import Settings
+from mulle.kernel.routes import ROUTES, RoutingTable, write_routes
 from mulle.loop.server import InferenceServer, free_port
 
 
@@ -56,6 +59,20 @@ def test_a_server_outlives_its_loop_and_ends_when_the_next_one_starts(settings: 
         server.wait_ready()
         assert server.alive()
         assert held(settings) != first
+    finally:
+        server.stop()
+    assert not answers(settings)
+    (settings.home / "serve.lock").write_text("")
+
+
+def test_a_server_of_several_workers_starts_takes_up_routes_and_stops_as_one(settings: Settings) -> None:
+    server = InferenceServer(replace(settings, workers=2))
+    server.start()
+    try:
+        server.wait_ready()
+        assert len(psutil.Process(held(settings)).children()) == 2
+        write_routes(settings.home / ROUTES, RoutingTable(generation=3))
+        server.wait_routes(3)
     finally:
         server.stop()
     assert not answers(settings)

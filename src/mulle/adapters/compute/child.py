@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib
 import json
 import os
 import resource
-import select
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from mulle.adapters.compute.replies import refusal
 from mulle.core.errors import MulleError, UsageError
 from mulle.core.records.base import Json, to_json
+from mulle.kernel.lifeline import die_with_parent
 
 __all__ = ["answer", "serve"]
 
@@ -53,7 +51,7 @@ def answer(task: str, arguments: Json) -> Json:
         encoded = to_json(result)
         json.dumps(encoded)
     except MulleError as error:
-        return {"error": {"kind": type(error).__name__, "detail": error.detail, "next": error.next, "facts": error.facts}}
+        return refusal(error)
     except BaseException as error:
         # SystemExit and KeyboardInterrupt too: a task must not end the pool's process without a word.
         return {"error": _foreign(task, error)}
@@ -90,7 +88,7 @@ def serve(requests: int, answers: int, lifeline: int, warm: Sequence[str] = ()) 
     warm : sequence of str
         Modules to import before the first request.
     """
-    _die_with_parent(lifeline)
+    die_with_parent(lifeline)
     for name in warm:
         # A module that does not import is told by the task that needs it.
         with contextlib.suppress(Exception):
@@ -127,24 +125,6 @@ def _mapped() -> int:
             return int(file.read().split()[5]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
-
-
-def _die_with_parent(lifeline: int) -> None:
-    if hasattr(fcntl, "F_SETSIG"):
-        # The kernel kills the whole group at the pipe's end, even while a C library holds the interpreter's lock.
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
-        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    threading.Thread(target=_watch, args=(lifeline, os.getppid()), daemon=True, name="lifeline").start()
-
-
-def _watch(lifeline: int, parent: int) -> None:
-    # The parent's id is looked at too: a process forked from it may keep the pipe open after its death.
-    poll = select.poll()
-    poll.register(lifeline, select.POLLIN | select.POLLHUP)
-    while not poll.poll(1000) and os.getppid() == parent:
-        pass
-    os.killpg(0, signal.SIGKILL)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mulle.core.errors import Deadline, MulleError, Unavailable
+from mulle.adapters.compute.replies import open_reply
+from mulle.core.errors import Deadline, Unavailable
 from mulle.core.records.base import Json, to_json
 
 __all__ = ["LocalCompute"]
@@ -108,7 +109,7 @@ class LocalCompute:
             self._replace(child)
             raise
         self._idle.put(child)
-        return _read(reply)
+        return open_reply(reply)
 
     def close(self) -> None:
         """Kill the children; calls under way end with `Unavailable`. Closing twice is harmless."""
@@ -262,21 +263,3 @@ def _resident(pid: int) -> int:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):
         return 0
-
-
-def _read(reply: Json) -> Json:
-    if "error" not in reply:
-        found: Json = reply["answer"]
-        return found
-    told = reply["error"]
-    raise _kinds().get(told["kind"], MulleError)(told["detail"], next=told["next"], **told["facts"])
-
-
-def _kinds() -> dict[str, type[MulleError]]:
-    found: dict[str, type[MulleError]] = {}
-    waiting: list[type[MulleError]] = [MulleError]
-    while waiting:
-        kind = waiting.pop()
-        found[kind.__name__] = kind
-        waiting.extend(kind.__subclasses__())
-    return found

@@ -17,6 +17,7 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
 
 from mulle.adapters.lake.commits import FLOOR, NOTE, erase, properties
+from mulle.adapters.lake.layout import clustered
 from mulle.adapters.lake.parking import Parking, files_of
 from mulle.adapters.lake.pieces import record_batches
 from mulle.adapters.lake.schema import conform
@@ -146,12 +147,14 @@ class DeltaLake:
                 del self._snapshots[known]
         return deleted
 
-    def compact(self, table: str) -> int:
+    def compact(self, table: str, *, cluster_by: Sequence[str] = ()) -> int:
         """Put a table's small files together; see the port."""
         address = self.address(table)
         with self._writing(table) as held, _translated(address):
             target = self._refreshed(address, held)
-            return 0 if target is None else int(target.optimize.compact()["numFilesRemoved"])
+            if target is None:
+                return 0
+            return clustered(target, cluster_by) if cluster_by else int(target.optimize.compact()["numFilesRemoved"])
 
     def applied(self, table: str, application: str) -> int | None:
         """Return the last sequence applied by an application, or None."""

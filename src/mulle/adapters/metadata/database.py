@@ -16,7 +16,18 @@ from mulle.core.clock import EPOCH
 from mulle.core.errors import MulleError, NotFound, Unavailable
 from mulle.core.records.base import from_json, to_json
 
-__all__ = ["Database", "before", "dump", "insert_once", "instant", "load", "microseconds", "newest_first", "translated"]
+__all__ = [
+    "Database",
+    "before",
+    "dump",
+    "insert_many",
+    "insert_once",
+    "instant",
+    "load",
+    "microseconds",
+    "newest_first",
+    "translated",
+]
 
 R = TypeVar("R")
 Condition = ColumnElement[bool]
@@ -141,6 +152,13 @@ def insert_once(connection: Connection, table: Table, keys: str | Sequence[str],
     statement = build(table).values(**row).on_conflict_do_nothing(index_elements=elements)
     # Asked back, not counted: drivers do not agree on the count of rows of an insert.
     return connection.execute(statement.returning(table.c[elements[0]])).first() is not None
+
+
+def insert_many(connection: Connection, table: Table, keys: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+    """Insert rows inside a transaction, leaving out those whose unique key is taken."""
+    if rows:
+        build = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        connection.execute(build(table).on_conflict_do_nothing(index_elements=list(keys)), list(rows))
 
 
 @contextmanager

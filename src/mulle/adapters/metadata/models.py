@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from sqlalchemy import Connection, Select, func, select, update
+from sqlalchemy import Connection, Select, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from mulle.adapters.metadata.database import Database, before, dump, load, microseconds
@@ -17,6 +17,11 @@ from mulle.core.records.model import ModelVersion
 __all__ = ["SqlModels"]
 
 _ATTEMPTS = 20
+_CHUNK = 10_000
+"""Versions asked for at once: SQLite takes 32,766 parameters, PostgreSQL 65,535."""
+
+
+_NO_MEMBER = model_versions.c.model.not_like("%/%")
 
 
 class SqlModels:
@@ -27,22 +32,38 @@ class SqlModels:
 
     def add(self, version: ModelVersion) -> ModelVersion:
         """Add a version under the model's next number; see the port."""
+        return self.add_many([version])[0]
+
+    def add_many(self, versions: Sequence[ModelVersion]) -> Sequence[ModelVersion]:
+        """Add versions under their models' next numbers, in one transaction."""
         for _ in range(_ATTEMPTS):
             try:
                 with self._database.write() as connection:
-                    return _add(connection, version)
+                    return _add_all(connection, versions)
             except IntegrityError:
                 # On PostgreSQL two transactions may read the same last number; the loser reads again.
                 continue
-        raise Conflict(f"no number for a version of '{version.model}' after {_ATTEMPTS} attempts", next="try again")
+        raise Conflict(f"no number for a version of '{versions[0].model}' after {_ATTEMPTS} attempts", next="try again")
 
     def get(self, model: str, version: int) -> ModelVersion | None:
         """Return a version, or None."""
         return self._first(_rows().where(model_versions.c.model == model, model_versions.c.version == version))
 
     def of_run(self, run: str) -> ModelVersion | None:
-        """Return the version that a run made, or None."""
-        return self._first(_rows().where(model_versions.c.run == run))
+        """Return the version that a run made of its own model (not of a member), or None."""
+        return self._first(_rows().where(model_versions.c.run == run, _NO_MEMBER))
+
+    def bundles(self, versions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], tuple[str, str]]:
+        """Return the bundle's hash and address of each of the versions that there are."""
+        found = {}
+        for model, version, text, _ in self._asked(versions):
+            record = json.loads(text)
+            found[model, version] = (record["bundle"], record["address"])
+        return found
+
+    def many(self, versions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], ModelVersion]:
+        """Return those of the versions that there are."""
+        return {(model, version): _read(text, tracking) for model, version, text, tracking in self._asked(versions)}
 
     def set_tracking(self, id: str, tracking: dict[str, str]) -> None:
         """Fill in MLflow's ids of a version; once set they stay.
@@ -60,18 +81,28 @@ class SqlModels:
             connection.execute(late.values(tracking=json.dumps(tracking)))
 
     def list(self, model: str | None = None, limit: int = 100, after: str | None = None) -> Sequence[ModelVersion]:
-        """List versions, newest first, of one model or all."""
+        """List versions, newest first, of one model or of all that are no members."""
         table = model_versions
         query = _rows().order_by(table.c.created_at.desc(), table.c.seq.desc()).limit(limit)
-        query = query if model is None else query.where(table.c.model == model)
+        query = query.where(_NO_MEMBER if model is None else table.c.model == model)
         with self._database.read() as connection:
             query = query if after is None else query.where(before(connection, table, after))
             rows = connection.execute(query).all()
         return [_read(record, tracking) for record, tracking in rows]
 
     def names(self) -> Sequence[str]:
-        """List the models that have a version, sorted."""
-        return self._database.names(model_versions.c.model)
+        """List the models that have a version, sorted; members of fleets are left out."""
+        with self._database.read() as connection:
+            return sorted(connection.execute(select(model_versions.c.model).where(_NO_MEMBER).distinct()).scalars())
+
+    def _asked(self, versions: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int, str, str | None]]:
+        table = model_versions
+        query = select(table.c.model, table.c.version, table.c.record, table.c.tracking)
+        with self._database.read() as connection:
+            for start in range(0, len(versions), _CHUNK):
+                asked = tuple_(table.c.model, table.c.version).in_(versions[start : start + _CHUNK])
+                for row in connection.execute(query.where(asked)):
+                    yield row[0], row[1], row[2], row[3]
 
     def _first(self, query: Select[str, str | None]) -> ModelVersion | None:
         with self._database.read() as connection:
@@ -88,22 +119,37 @@ def _read(record: str, tracking: str | None) -> ModelVersion:
     return version if tracking is None else replace(version, tracking=json.loads(tracking))
 
 
-def _add(connection: Connection, version: ModelVersion) -> ModelVersion:
-    table = model_versions
-    known = connection.execute(_rows().where((table.c.run == version.run) | (table.c.id == version.id))).first()
-    if known is not None:
-        return _read(known[0], known[1])
-    last = connection.execute(select(func.max(table.c.version)).where(table.c.model == version.model)).scalar()
-    numbered = replace(version, version=(last or 0) + 1)
-    connection.execute(
-        table.insert().values(
-            id=numbered.id,
-            model=numbered.model,
-            version=numbered.version,
-            run=numbered.run,
-            created_at=microseconds(numbered.created_at),
-            tracking=json.dumps(numbered.tracking) if numbered.tracking else None,
-            record=dump(numbered),
-        )
-    )
-    return numbered
+def _add_all(connection: Connection, versions: Sequence[ModelVersion]) -> list[ModelVersion]:
+    # A few queries for all of them: a fleet registers hundreds at once, while other writers wait.
+    table, models = model_versions, list({version.model for version in versions})
+    same_run = table.c.run.in_({version.run for version in versions}) & table.c.model.in_(models)
+    known: dict[object, ModelVersion] = {}
+    for record, tracking in connection.execute(_rows().where(same_run | table.c.id.in_([v.id for v in versions]))):
+        there = _read(record, tracking)
+        known |= {there.id: there, (there.run, there.model): there}
+    newest = select(table.c.model, func.max(table.c.version)).where(table.c.model.in_(models)).group_by(table.c.model)
+    last: dict[str, int] = {row[0]: row[1] for row in connection.execute(newest)}
+    fresh, found = [], []
+    for version in versions:
+        there_already = known.get((version.run, version.model)) or known.get(version.id)
+        if there_already is None:
+            last[version.model] = last.get(version.model, 0) + 1
+            there_already = replace(version, version=last[version.model])
+            known |= {version.id: there_already, (version.run, version.model): there_already}
+            fresh.append(_row(there_already))
+        found.append(there_already)
+    if fresh:
+        connection.execute(table.insert(), fresh)
+    return found
+
+
+def _row(version: ModelVersion) -> dict[str, object]:
+    return {
+        "id": version.id,
+        "model": version.model,
+        "version": version.version,
+        "run": version.run,
+        "created_at": microseconds(version.created_at),
+        "tracking": json.dumps(version.tracking) if version.tracking else None,
+        "record": dump(version),
+    }

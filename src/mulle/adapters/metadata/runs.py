@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 
-from mulle.adapters.metadata.database import Database, before, dump, insert_once, microseconds, newest_first
-from mulle.adapters.metadata.tables import gate_results, run_events, run_states, runs, trials
-from mulle.core.records.run import GateResult, Run, RunEvent, Trial, run_state
+from mulle.adapters.metadata.database import Database, before, dump, insert_many, insert_once, microseconds, newest_first
+from mulle.adapters.metadata.tables import gate_results, member_results, run_events, run_states, runs, trials
+from mulle.core.declare.fleet import fleet_of
+from mulle.core.records.run import GateResult, Member, Run, RunEvent, Trial, run_state
 
 __all__ = ["SqlRuns"]
 
@@ -84,15 +85,32 @@ class SqlRuns:
         return self._database.records(Trial, select(trials.c.record).where(trials.c.run == run).order_by(trials.c.number))
 
     def add_gates(self, run: str, gates: Sequence[GateResult]) -> None:
-        """Add gate results; idempotent by run and gate."""
+        """Add gate results; idempotent by run, model and gate."""
+        rows = [{"run": run, "model": gate.model, "gate": gate.gate, "record": dump(gate)} for gate in gates]
         with self._database.write() as connection:
-            for gate in gates:
-                insert_once(connection, gate_results, ("run", "gate"), {"run": run, "gate": gate.gate, "record": dump(gate)})
+            insert_many(connection, gate_results, ("run", "model", "gate"), rows)
 
-    def gates(self, run: str) -> Sequence[GateResult]:
-        """List a run's gate results in the order they were judged."""
-        query = select(gate_results.c.record).where(gate_results.c.run == run).order_by(gate_results.c.seq)
-        return self._database.records(GateResult, query)
+    def gates(self, run: str, model: str = "") -> Sequence[GateResult]:
+        """List a run's gate results in the order they were judged: those of its own model, or of one member."""
+        query = select(gate_results.c.record).where(gate_results.c.run == run, gate_results.c.model == model)
+        return self._database.records(GateResult, query.order_by(gate_results.c.seq))
+
+    def add_members(self, members: Sequence[Member]) -> None:
+        """Add what runs did with members; idempotent by run and model."""
+        rows = [{"run": m.run, "fleet": fleet_of(m.model), "model": m.model, "record": dump(m)} for m in members]
+        with self._database.write() as connection:
+            insert_many(connection, member_results, ("run", "model"), rows)
+
+    def members(self, run: str) -> Sequence[Member]:
+        """List what a run did with each member, in the order of writing."""
+        table = member_results
+        return self._database.records(Member, select(table.c.record).where(table.c.run == run).order_by(table.c.seq))
+
+    def last_members(self, fleet: str) -> Sequence[Member]:
+        """List what was last done with each member of a fleet, sorted by name."""
+        table = member_results
+        last = select(func.max(table.c.seq)).where(table.c.fleet == fleet).group_by(table.c.model)
+        return self._database.records(Member, select(table.c.record).where(table.c.seq.in_(last)).order_by(table.c.model))
 
 
 def _in_state(state: str, model: str | None, limit: int) -> Select[str]:

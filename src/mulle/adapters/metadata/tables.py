@@ -25,10 +25,12 @@ __all__ = [
     "alert_events",
     "alerts",
     "audits",
+    "canaries",
     "dataset_versions",
     "deployments",
     "erasures",
     "gate_results",
+    "member_results",
     "metadata",
     "model_versions",
     "open_alerts",
@@ -41,7 +43,7 @@ __all__ = [
     "windows",
 ]
 
-HEAD = "0002"
+HEAD = "0003"
 """The revision this release reads and writes; a test holds it to the newest migration."""
 
 metadata = MetaData()
@@ -180,9 +182,23 @@ gate_results = Table(
     metadata,
     _seq(),
     Column("run", String(64), ForeignKey("runs.id"), nullable=False),
+    _name("model"),
     _name("gate"),
     _record(),
-    UniqueConstraint("run", "gate"),
+    UniqueConstraint("run", "model", "gate"),
+)
+"""`model` is empty for the run's own, else the member's name."""
+
+member_results = Table(
+    "member_results",
+    metadata,
+    _seq(),
+    Column("run", String(64), ForeignKey("runs.id"), nullable=False),
+    _name("fleet"),
+    _name("model"),
+    _record(),
+    UniqueConstraint("run", "model"),
+    Index("ix_member_results_fleet", "fleet", "model", "seq"),
 )
 
 model_versions = Table(
@@ -192,11 +208,12 @@ model_versions = Table(
     _id(),
     _name("model"),
     Column("version", Integer, nullable=False),
-    Column("run", String(64), nullable=False, unique=True),
+    Column("run", String(64), nullable=False),
     _instant(),
     Column("tracking", Text, nullable=True),
     _record(),
     UniqueConstraint("model", "version"),
+    UniqueConstraint("run", "model"),
     Index("ix_model_versions_created", "created_at", "seq"),
     Index("ix_model_versions_model", "model", "created_at", "seq"),
 )
@@ -213,6 +230,14 @@ deployments = Table(
     Index("ix_deployments_model", "environment", "model", "created_at", "seq"),
     Index("ix_deployments_created", "environment", "created_at", "seq"),
 )
+
+canaries = Table(
+    "canaries",
+    metadata,
+    Column("environment", String(255), primary_key=True),
+    Column("model", String(255), primary_key=True),
+)
+"""A projection: the models whose last deployment has a canary, written in the deployment's own transaction."""
 
 windows = Table(
     "windows",

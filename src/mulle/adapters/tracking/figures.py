@@ -6,8 +6,11 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mulle.core.records.base import Json
 from mulle.core.records.dataset import DatasetVersion
 from mulle.core.records.run import GateResult, Run, Trial
 
@@ -24,6 +27,7 @@ __all__ = [
     "trial_figures",
     "trial_params",
     "trial_tags",
+    "write_pages",
 ]
 
 _AT_ONCE = 100
@@ -33,6 +37,13 @@ _DIGEST = 36
 """Characters of a dataset's digest that MLflow keeps."""
 
 _TYPES = {"String": "string", "Boolean": "boolean", "Float32": "float", "Float64": "double", "Int32": "integer", "Int64": "long"}
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<script src="https://cdn.plot.ly/plotly-4.1.1.min.js" charset="utf-8"></script></head><body>{body}
+<script>for (const [id, f] of Object.entries({figures})) Plotly.newPlot(id, f.data, f.layout)</script>
+</body></html>
+"""
 
 
 class Figure(NamedTuple):
@@ -124,3 +135,15 @@ def log_figures(
 
 def _allowed(name: str) -> str:
     return re.sub(r"[^\w\-. /:]", "_", name)[:250]
+
+
+def write_pages(folder: Path, pages: Mapping[str, Mapping[str, Json]]) -> None:
+    """Write figures as MLflow writes Plotly's: one HTML file a page, its figures inside, plotly.js from where Plotly keeps it.
+
+    The library inside each page would be five megabytes a run; ``mulle runs show RUN --page FILE`` writes that one.
+    """
+    for name, figures in pages.items():
+        drawn = json.dumps(figures).replace("</", "<\\/")
+        body = "".join(f'<div id="{escape(figure)}"></div>' for figure in figures)
+        page = _PAGE.format(title=escape(name), body=body, figures=drawn)
+        (folder / f"{name}.html").write_text(page, encoding="utf-8")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+from urllib.parse import urlparse
 
 from mulle.adapters.tracking.figures import (
     Figure,
@@ -22,6 +23,7 @@ from mulle.adapters.tracking.figures import (
     trial_figures,
     trial_params,
     trial_tags,
+    write_pages,
 )
 from mulle.adapters.tracking.open import open_client, open_experiment
 from mulle.adapters.tracking.pyfunc_model import DATA, write_model_files
@@ -39,7 +41,7 @@ __all__ = ["MlflowTracking", "tracking_name"]
 
 _STATUS = {"failed": "FAILED", "pruned": "KILLED", "killed": "KILLED"}
 _PARENT = "mlflow.parentRunId"
-_FOLDER = "bundle"
+_FOLDER, _PAGES = "bundle", "figures"
 
 
 def tracking_name(model: str) -> str:
@@ -69,12 +71,15 @@ class MlflowTracking:
         self._uri = uri
         self._artifacts = artifacts
         self._experiment = experiment
-        self._lock = threading.Lock()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
         self._opened: tuple[MlflowClient, str] | None = None
 
-    def prepare(self) -> None:
-        """Start to open MLflow in the background; a call that needs it meanwhile waits. Failures show at that call."""
-        threading.Thread(target=self._open_quietly, name="mulle-tracking", daemon=True).start()
+    def prepare(self, run: Run | None = None, trials: Sequence[Trial] = ()) -> None:
+        """Start to open MLflow, and to write a run's trials, in the background; see the port.
+
+        A call that needs MLflow, or writes that run, meanwhile waits.
+        """
+        threading.Thread(target=self._quietly, args=(run, trials), name="mulle-tracking", daemon=True).start()
 
     def log_run(
         self,
@@ -86,27 +91,26 @@ class MlflowTracking:
         *,
         data: Sequence[DatasetVersion] = (),
         files: Path | None = None,
+        pages: Mapping[str, Mapping[str, Json]] | None = None,
     ) -> str:
         """Write a parent run with a child run per trial; see the port.
 
         Times are the record's own, so that a run repeated by replay or after a crash is the same run.
         """
-        with self._session() as (client, experiment):
+        with self._writing, self._session() as (client, experiment):
             start = int(run.created_at.timestamp() * 1000)
-            parent = _found(client, experiment, "mulle.run", run.id)
-            if parent is None:
-                names = {"mulle.run": run.id, "mulle.model": run.model}
-                parent = client.create_run(experiment, start_time=start, tags=names, run_name=f"{run.model} {run.id}")
+            parent = _log_trials(client, experiment, run, trials, start)
             parent_id = str(parent.info.run_id)
-            done = _children(client, experiment, parent_id)
-            for trial in trials:
-                _log_trial(client, experiment, parent_id, trial, start, done.get(_trial_tag(trial)))
             figures = [Figure(name, value) for name, value in metrics.items()]
             log_figures(client, parent_id, start, figures, run_params(run), {**tags, **gate_tags(gates)})
             if data:
                 client.log_inputs(parent_id, datasets=[dataset_input(version) for version in data])
             if files is not None:
                 client.log_artifacts(parent_id, str(files))
+            if pages:
+                with TemporaryDirectory() as folder:
+                    write_pages(Path(folder), pages)
+                    client.log_artifacts(parent_id, folder, _PAGES)
             if parent.info.status == "RUNNING":
                 end = start + int(1000 * sum(trial.seconds for trial in trials))
                 client.set_terminated(parent_id, end_time=end)
@@ -168,11 +172,16 @@ class MlflowTracking:
             model = Model.load(found)
         columns = [] if model.signature is None or model.signature.inputs is None else model.signature.inputs.input_names()
         named = [str(column) for column in columns if column is not None]
-        return {"folder": found, "version": f"models:/{name}/{number}", "flavors": model.flavors, "columns": named}
+        version = f"models:/{name}/{number}"
+        return {"folder": found, "version": version, "flavors": model.flavors, "columns": named, "local": self._near(address)}
 
     def address(self) -> str:
         """Return the tracking URI."""
         return self._uri
+
+    def _near(self, address: str) -> bool:
+        # A database on another machine may name any path, also one that somebody could write to here.
+        return self._uri.startswith(("sqlite:", "file:", "/")) and urlparse(address).scheme in ("", "file")
 
     def _open(self) -> tuple[MlflowClient, str]:
         with self._lock:
@@ -183,11 +192,14 @@ class MlflowTracking:
                 self._opened = (client, open_experiment(client, self._experiment, location))
             return self._opened
 
-    def _open_quietly(self) -> None:
+    def _quietly(self, run: Run | None, trials: Sequence[Trial]) -> None:
         try:
-            self._open()
+            client, experiment = self._open()
+            if run is not None:
+                with self._writing:
+                    _log_trials(client, experiment, run, trials, int(run.created_at.timestamp() * 1000))
         except Exception:
-            # The call that needs MLflow opens it again and tells why it cannot.
+            # The call that needs MLflow opens it again, writes what is missing, and tells why it cannot.
             return
 
     @contextmanager
@@ -223,6 +235,19 @@ def _children(client: MlflowClient, experiment: str, parent: str) -> dict[str, M
 
 def _trial_tag(trial: Trial) -> str:
     return f"{trial.run}/{trial.number}"
+
+
+def _log_trials(client: MlflowClient, experiment: str, run: Run, trials: Sequence[Trial], start: int) -> MlflowRun:
+    """Write the parent run and a child for each trial, where they are not there yet; give the parent."""
+    parent = _found(client, experiment, "mulle.run", run.id)
+    if parent is None:
+        names = {"mulle.run": run.id, "mulle.model": run.model}
+        parent = client.create_run(experiment, start_time=start, tags=names, run_name=f"{run.model} {run.id}")
+    parent_id = str(parent.info.run_id)
+    done = _children(client, experiment, parent_id)
+    for trial in trials:
+        _log_trial(client, experiment, parent_id, trial, start, done.get(_trial_tag(trial)))
+    return parent
 
 
 def _log_trial(client: MlflowClient, experiment: str, parent: str, trial: Trial, start: int, child: MlflowRun | None) -> None:

@@ -12,10 +12,14 @@ from mulle.core.declare.ranges import Choices, Floats, Ints, Range
 from mulle.core.errors import DeclarationError
 
 __all__ = [
+    "BOTH",
+    "CODES",
     "FACTORY",
     "FILE",
     "MATRIX",
+    "MEANS",
     "Candidate",
+    "Codes",
     "Prepared",
     "catboost",
     "custom",
@@ -40,13 +44,20 @@ Prepared = Literal["plain", "filled", "scaled"]
 """How the matrix is prepared for an estimator of your own: as it is (gaps are NaN, categories codes), with gaps filled, or
 with numbers scaled and a column for each category too."""
 
-FACTORY, MATRIX, FILE = "@factory", "@matrix", "@file"
-"""What a candidate of your own has among its parameters, so that settings alone say how it is built again."""
+Codes = Literal["means", "frequencies", "both"]
+"""What stands for a category of more than 200 values: the mean target of each value, its share of the rows, or both."""
+
+FACTORY, MATRIX, FILE, CODES = "@factory", "@matrix", "@file", "@codes"
+"""What candidates have among their parameters beside the estimator's, so that settings alone say how they are built again."""
+
+MEANS, BOTH = "means", "both"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A kind of estimator with fixed parameters; the rest is searched.
+
+    Every word takes ``codes="means"``, ``"frequencies"`` or ``"both"`` beside the estimator's own parameters (see `Codes`).
 
     Attributes
     ----------
@@ -71,17 +82,17 @@ def lightgbm(**params: Any) -> Candidate:
     >>> lightgbm(n_estimators=100).params
     {'n_estimators': 100}
     """
-    return Candidate(kind="lightgbm", params=params)
+    return _of("lightgbm", params)
 
 
 def ridge(**params: Any) -> Candidate:
     """Linear regression with an L2 penalty (for classes: its classifier)."""
-    return Candidate(kind="ridge", params=params)
+    return _of("ridge", params)
 
 
 def linear(**params: Any) -> Candidate:
     """Linear regression by least squares, without a penalty; for regression only."""
-    return Candidate(kind="linear", params=params)
+    return _of("linear", params)
 
 
 def lasso(**params: Any) -> Candidate:
@@ -89,42 +100,42 @@ def lasso(**params: Any) -> Candidate:
 
     The penalty ``alpha`` is in units of the target's spread: the target is scaled first.
     """
-    return Candidate(kind="lasso", params=params)
+    return _of("lasso", params)
 
 
 def elastic_net(**params: Any) -> Candidate:
     """Linear regression with both penalties (``l1_ratio`` of L1); as `lasso` else."""
-    return Candidate(kind="elastic_net", params=params)
+    return _of("elastic_net", params)
 
 
 def logistic(**params: Any) -> Candidate:
     """Logistic regression."""
-    return Candidate(kind="logistic", params=params)
+    return _of("logistic", params)
 
 
 def random_forest(**params: Any) -> Candidate:
     """Random forest."""
-    return Candidate(kind="random_forest", params=params)
+    return _of("random_forest", params)
 
 
 def extra_trees(**params: Any) -> Candidate:
     """Extremely randomised trees."""
-    return Candidate(kind="extra_trees", params=params)
+    return _of("extra_trees", params)
 
 
 def hist_gradient_boosting(**params: Any) -> Candidate:
     """Gradient-boosted trees over binned values (scikit-learn's own)."""
-    return Candidate(kind="hist_gradient_boosting", params=params)
+    return _of("hist_gradient_boosting", params)
 
 
 def knn(**params: Any) -> Candidate:
     """Nearest neighbours; for at most 50,000 rows, above which the trial is refused."""
-    return Candidate(kind="knn", params=params)
+    return _of("knn", params)
 
 
 def naive_bayes(**params: Any) -> Candidate:
     """Naive Bayes with normal densities; for classes only."""
-    return Candidate(kind="naive_bayes", params=params)
+    return _of("naive_bayes", params)
 
 
 def svm(**params: Any) -> Candidate:
@@ -132,22 +143,22 @@ def svm(**params: Any) -> Candidate:
 
     For regression ``epsilon`` is in units of the target's spread: the target is scaled first.
     """
-    return Candidate(kind="svm", params=params)
+    return _of("svm", params)
 
 
 def dummy(**params: Any) -> Candidate:
     """The baseline: the median or the most frequent class."""
-    return Candidate(kind="dummy", params=params)
+    return _of("dummy", params)
 
 
 def xgboost(**params: Any) -> Candidate:
     """Gradient-boosted trees (XGBoost); needs the extra ``mulle[xgboost]``."""
-    return Candidate(kind="xgboost", params=params)
+    return _of("xgboost", params)
 
 
 def catboost(**params: Any) -> Candidate:
     """Gradient-boosted symmetric trees (CatBoost); needs the extra ``mulle[catboost]``."""
-    return Candidate(kind="catboost", params=params)
+    return _of("catboost", params)
 
 
 def custom(
@@ -156,6 +167,7 @@ def custom(
     *,
     name: str = "",
     matrix: Prepared = "scaled",
+    codes: Codes = "means",
     **params: Any,
 ) -> Candidate:
     """Take any estimator that keeps scikit-learn's rules (``fit``, ``predict``, for classes ``predict_proba``).
@@ -174,6 +186,8 @@ def custom(
         Of the candidate, in listings; by default the factory's own.
     matrix : {"scaled", "filled", "plain"}
         What the estimator is given.
+    codes : {"means", "frequencies", "both"}
+        What stands for a category of many values.
     **params
         Fixed.
 
@@ -196,7 +210,8 @@ def custom(
     if matrix not in get_args(Prepared):
         raise DeclarationError(f"no matrix {matrix!r}", next=f"choose from {', '.join(get_args(Prepared))}")
     said = plain_name(name or getattr(factory, "__name__", "").strip("_"), "candidate")
-    return Candidate(kind=f"custom:{said}", params={FACTORY: _address(factory), MATRIX: matrix, **params}, space=space)
+    own = _of("custom", {"codes": codes}).params
+    return Candidate(kind=f"custom:{said}", params={FACTORY: _address(factory), MATRIX: matrix, **own, **params}, space=space)
 
 
 def onnx(model: str | Path | Callable[..., bytes], *, name: str = "") -> Candidate:
@@ -230,6 +245,13 @@ def onnx(model: str | Path | Callable[..., bytes], *, name: str = "") -> Candida
         return Candidate(kind=f"onnx:{said}", params={FACTORY: _address(model)})
     said = plain_name(name or Path(model).stem, "candidate")
     return Candidate(kind=f"onnx:{said}", params={FILE: str(model)})
+
+
+def _of(kind: str, params: dict[str, Any]) -> Candidate:
+    codes = params.pop("codes", MEANS)
+    if codes not in get_args(Codes):
+        raise DeclarationError(f"{kind}: no codes {codes!r}", next=f"choose from {', '.join(get_args(Codes))}")
+    return Candidate(kind=kind, params=params if codes == MEANS else {CODES: codes, **params})
 
 
 def _address(factory: Callable[..., object]) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from mulle.core.declare.candidates import Candidate, dummy, lightgbm, logistic, random_forest, ridge
 from mulle.core.declare.features import Features
-from mulle.core.declare.gates import Gate, no_worse_than_champion, p99, parity
+from mulle.core.declare.fleet import Each, each, member_name, refuse_column
+from mulle.core.declare.gates import Gate, NoWorseThanChampion, no_worse_than_champion, p99, parity
 from mulle.core.declare.names import plain_name
-from mulle.core.declare.operate import Monitor, Retrain, Rollout, canary
+from mulle.core.declare.operate import Log, Monitor, Retrain, Rollout, canary
 from mulle.core.declare.select import Select
 from mulle.core.declare.training import ALL, Holdout, Search, Window, holdout
 from mulle.core.errors import DeclarationError
@@ -21,6 +23,10 @@ Task = Literal["regression", "binary", "multiclass"]
 
 METRIC = {"regression": "mae", "binary": "log_loss", "multiclass": "log_loss"}
 """The metric that is searched for and compared by, per task; lower is better."""
+
+_FEWEST_COMPARED = 10
+_CHEAPEST_FIRST = ("dummy", "linear", "ridge", "logistic", "lasso", "elastic_net", "naive_bayes", "lightgbm", "xgboost")
+_COST = {kind: rank for rank, kind in enumerate(_CHEAPEST_FIRST)}
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -47,12 +53,17 @@ class Model:
     rollout : Rollout, optional
     monitor : Monitor, optional
     retrain : Retrain, optional
+    each : str or Each, optional
+        Make it a fleet (``ml.each``): one model per value of this raw column, each gated and released by itself, and this
+        one, trained on all rows, for keys that have none.
+    log : Log, optional
+        Which answers are logged, without which columns, and for how long.
 
     Raises
     ------
     DeclarationError
         On an unknown task, a target that is the key or time, features or a selection that are none, a window or folds by
-        time where the dataset declares none, or calibration of a regression.
+        time where the dataset declares none, calibration of a regression, or a fleet by a column that no request carries.
     """
 
     name: str
@@ -68,6 +79,8 @@ class Model:
     rollout: Rollout
     monitor: Monitor
     retrain: Retrain
+    each: Each | None
+    log: Log
 
     def __init__(
         self,
@@ -85,9 +98,10 @@ class Model:
         rollout: Rollout | None = None,
         monitor: Monitor | None = None,
         retrain: Retrain | None = None,
+        each: str | Each | None = None,
+        log: Log | None = None,
     ) -> None:
         _refuse(name, features, target, task, select)
-        linear = ridge() if task == "regression" else logistic()
         defaults = {
             "name": plain_name(name, "model"),
             "features": features,
@@ -97,15 +111,60 @@ class Model:
             "select": select,
             "train_on": _windows(name, train_on),
             "calibrate": calibrate,
-            "search": search if search and search.candidates else _with_candidates(search, linear),
+            "search": search if search and search.candidates else _with_candidates(search, task),
             "gates": tuple(gates) if gates is not None else (no_worse_than_champion(METRIC[task]), parity(1e-4), p99("50ms")),
             "rollout": rollout or canary(),
             "monitor": monitor or Monitor(),
             "retrain": retrain or Retrain(),
+            "each": _each(each),
+            "log": log or Log(),
         }
         for attribute, value in defaults.items():
             object.__setattr__(self, attribute, value)
-        _refuse_training(self)
+        _refuse_together(self)
+
+    def member(self, key: str, *, winner: str = "") -> Model:
+        """Give a fleet's member: a model by itself, named ``MODEL/KEY``, with the same features, gates, rollout and monitor.
+
+        It is searched with few trials of the candidates that cost little, and compared on a fifth of `at_least` rows or more.
+
+        Parameters
+        ----------
+        key : str
+            The value of the fleet's column, as text.
+        winner : str
+            The kind of candidate that won for the whole, which the member tries too.
+
+        Raises
+        ------
+        DeclarationError
+            When the model is no fleet, or the key cannot be in a name.
+        """
+        name = member_name(self.name, key)
+        if self.each is None:
+            raise DeclarationError(f"model {self.name} is no fleet, so '{self.name}/{key}' is nothing", next="declare each=")
+        if name is None:
+            raise DeclarationError(
+                f"'{key}' cannot name a member of {self.name}", next="keys are at most 100 printable characters"
+            )
+        # Trials of a small model take less time than a process of their own would.
+        cheap = sorted((c for c in self.search.candidates if c.kind in _COST), key=lambda c: _COST[c.kind])
+        further = [c for c in self.search.candidates if c.kind == winner and c not in cheap]
+        search = replace(
+            self.search, candidates=(*cheap, *further) or self.search.candidates, trials=self.each.trials,
+            parallel=1, trial_timeout=None, memory=None, prune=False,
+        )  # fmt: skip
+        # What is small cannot bring as many rows to be compared on as the whole.
+        least = max(_FEWEST_COMPARED, self.each.at_least // 5)
+        gates = tuple(
+            replace(g, min_rows=min(g.min_rows, least)) if isinstance(g, NoWorseThanChampion) else g for g in self.gates
+        )
+        monitor = replace(self.monitor, min_rows=min(self.monitor.min_rows, least))
+        made = copy.copy(self)
+        told = {"name": name, "each": None, "search": search, "gates": gates, "monitor": monitor}
+        for attribute, value in told.items():
+            object.__setattr__(made, attribute, value)
+        return made
 
     @property
     def metric(self) -> str:
@@ -117,6 +176,10 @@ class Model:
         """Raw columns that a request never carries: outcomes, `known_at` and the target."""
         dataset = self.features.dataset
         return tuple(dict.fromkeys((*dataset.hidden, self.target)))
+
+
+def _each(given: str | Each | None) -> Each | None:
+    return each(given) if isinstance(given, str) else given
 
 
 def _refuse(name: str, features: Features, target: str, task: Task, select: Select | None) -> None:
@@ -135,6 +198,11 @@ def _refuse(name: str, features: Features, target: str, task: Task, select: Sele
         raise DeclarationError(f"model {name}: select is a {type(select).__name__}", next="write select=ml.select(top=10)")
 
 
+def _refuse_together(model: Model) -> None:
+    _refuse_training(model)
+    _refuse_service(model)
+
+
 def _refuse_training(model: Model) -> None:
     validation = model.search.validation
     by_time = [w.label for w in model.train_on if w.span is not None]
@@ -148,6 +216,16 @@ def _refuse_training(model: Model) -> None:
         raise DeclarationError(f"model {model.name}: a regression has no probabilities to calibrate", next="leave calibrate out")
 
 
+def _refuse_service(model: Model) -> None:
+    dataset = model.features.dataset
+    if dataset.time in model.log.redact:
+        raise DeclarationError(
+            f"model {model.name}: the log cannot leave out {dataset.time}, a row's time", next="labels and windows need it"
+        )
+    if model.each is not None:
+        refuse_column(model.name, model.each.column, dataset, model.hidden)
+
+
 def _windows(model: str, given: str | Window | Iterable[str | Window]) -> tuple[Window, ...]:
     several = (given,) if isinstance(given, (str, Window)) else tuple(given)
     windows = tuple(dict.fromkeys(ALL if w == "all" else w for w in several))
@@ -159,5 +237,6 @@ def _windows(model: str, given: str | Window | Iterable[str | Window]) -> tuple[
     return windows  # type: ignore[return-value]
 
 
-def _with_candidates(search: Search | None, linear: Candidate) -> Search:
+def _with_candidates(search: Search | None, task: Task) -> Search:
+    linear: Candidate = ridge() if task == "regression" else logistic()
     return replace(search or Search(), candidates=(dummy(), linear, lightgbm(), random_forest()))

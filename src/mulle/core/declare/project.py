@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from mulle.core.declare.batch import Batch
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.features import Features
+from mulle.core.declare.fleet import fleet_of, key_of
 from mulle.core.declare.model import Model
 from mulle.core.errors import DeclarationError, NotFound
 
@@ -29,6 +31,8 @@ class Project:
         Hash of the project's source.
     datasets, features, models : dict
         By name; datasets that only joins name are found too.
+    batches : tuple of Batch
+        Scheduled jobs.
     """
 
     folder: Path
@@ -36,15 +40,19 @@ class Project:
     datasets: Mapping[str, Dataset]
     features: Mapping[str, Features]
     models: Mapping[str, Model]
+    batches: tuple[Batch, ...] = ()
 
     def model(self, name: str) -> Model:
-        """Return a declared model.
+        """Return a declared model, or the member of a declared fleet by its name, ``MODEL/KEY``.
 
         Raises
         ------
         NotFound
             Naming the models that are declared.
         """
+        fleet = self.models.get(fleet_of(name))
+        if name not in self.models and fleet is not None and fleet.each is not None and key_of(name):
+            return fleet.member(key_of(name))
         if name not in self.models:
             raise NotFound(
                 f"no model '{name}' in {self.folder}", next=f"declared: {', '.join(self.models) or 'none'}", model=name
@@ -97,7 +105,8 @@ def collect(namespace: Mapping[str, object], folder: Path, code: str) -> Project
         elif isinstance(value, Model):
             _add(models, value.name, value, "models")
             _add_features(features, datasets, value.features)
-    return Project(folder=folder, code=code, datasets=datasets, features=features, models=models)
+    batches = tuple(dict.fromkeys(value for value in namespace.values() if isinstance(value, Batch)))
+    return Project(folder=folder, code=code, datasets=datasets, features=features, models=models, batches=batches)
 
 
 def _add_features(features: dict[str, Features], datasets: dict[str, Dataset], value: Features) -> None:

@@ -146,6 +146,11 @@ class Search:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    @property
+    def apart(self) -> bool:
+        """Whether trials run in processes of their own from the first."""
+        return self.parallel > 1 or self.trial_timeout is not None or self.memory is not None
+
 
 def holdout(span: str | timedelta | float = 0.2, *, by: str | Iterable[str] | None = None) -> Holdout:
     """Keep the last `span` by time, or a share of the rows at random; with `by`, a share of the groups, whole.

@@ -38,5 +38,10 @@ class Compute(Protocol):
         ...
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes; calls under way end with `Unavailable`. Closing twice is harmless."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed: it takes no more calls."""
         ...

@@ -94,8 +94,11 @@ class Lake(Protocol):
         """
         ...
 
-    def compact(self, table: str) -> int:
+    def compact(self, table: str, *, cluster_by: Sequence[str] = ()) -> int:
         """Put a table's small files together; return how many are read no more. No row and no version changes.
+
+        With `cluster_by` the rows of a partition are also laid out so that those alike in these columns stand together: who
+        filters by them reads a part of the file. A partition that is one file already is left alone.
 
         Every append makes a file, and every read opens them all, so a table that is fed all day becomes slow without it.
         Nothing is done to a table that is not there.

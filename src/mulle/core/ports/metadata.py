@@ -15,7 +15,7 @@ from mulle.core.records.base import Json
 from mulle.core.records.dataset import Audit, DatasetVersion, Erasure, Quarantine, Tag
 from mulle.core.records.deployment import Deployment
 from mulle.core.records.model import ModelVersion
-from mulle.core.records.run import GateResult, Run, RunEvent, Trial
+from mulle.core.records.run import GateResult, Member, Run, RunEvent, Trial
 from mulle.core.records.window import Alert, AlertEvent, Window
 
 __all__ = ["Alerts", "Datasets", "Deployments", "Metadata", "Models", "Runs", "Windows"]
@@ -115,11 +115,23 @@ class Runs(Protocol):
         ...
 
     def add_gates(self, run: str, gates: Sequence[GateResult]) -> None:
-        """Add gate results; idempotent by run and gate."""
+        """Add gate results, of the run's model and of members, in one transaction; idempotent by run, model and gate."""
         ...
 
-    def gates(self, run: str) -> Sequence[GateResult]:
-        """List a run's gate results in the order they were judged."""
+    def gates(self, run: str, model: str = "") -> Sequence[GateResult]:
+        """List a run's gate results in the order they were judged: those of its own model, or of one member."""
+        ...
+
+    def add_members(self, members: Sequence[Member]) -> None:
+        """Add what runs did with members, in one transaction; idempotent by run and model."""
+        ...
+
+    def members(self, run: str) -> Sequence[Member]:
+        """List what a run did with each member, in the order of writing."""
+        ...
+
+    def last_members(self, fleet: str) -> Sequence[Member]:
+        """List what was last done with each member of a fleet, sorted by name."""
         ...
 
 
@@ -129,8 +141,12 @@ class Models(Protocol):
     def add(self, version: ModelVersion) -> ModelVersion:
         """Add a version and give it the model's next number (whatever number it carries).
 
-        Idempotent by run: a run that registered before gets its version back unchanged.
+        Idempotent by run and model: a run that registered before gets its version back unchanged.
         """
+        ...
+
+    def add_many(self, versions: Sequence[ModelVersion]) -> Sequence[ModelVersion]:
+        """Add versions of as many models in one transaction, numbered as by `add`; returns them in the order given."""
         ...
 
     def get(self, model: str, version: int) -> ModelVersion | None:
@@ -138,7 +154,15 @@ class Models(Protocol):
         ...
 
     def of_run(self, run: str) -> ModelVersion | None:
-        """Return the version that a run made, or None."""
+        """Return the version that a run made of its own model (not of a member), or None."""
+        ...
+
+    def many(self, versions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], ModelVersion]:
+        """Return those of the versions that there are, in few queries."""
+        ...
+
+    def bundles(self, versions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], tuple[str, str]]:
+        """Return the bundle's hash and address of each of the versions that there are, in few queries."""
         ...
 
     def set_tracking(self, id: str, tracking: dict[str, str]) -> None:
@@ -146,11 +170,11 @@ class Models(Protocol):
         ...
 
     def list(self, model: str | None = None, limit: int = 100, after: str | None = None) -> Sequence[ModelVersion]:
-        """List versions, newest first, of one model or all."""
+        """List versions, newest first, of one model or of all that are no members of a fleet."""
         ...
 
     def names(self) -> Sequence[str]:
-        """List the models that have a version, sorted."""
+        """List the models that have a version, sorted; members of fleets are left out."""
         ...
 
 
@@ -161,12 +185,34 @@ class Deployments(Protocol):
         """Append a deployment."""
         ...
 
+    def add_many(self, added: Sequence[Deployment]) -> None:
+        """Append deployments in one transaction."""
+        ...
+
     def of(self, model: str, environment: str = "production") -> Sequence[Deployment]:
         """List a model's deployments, oldest first."""
         ...
 
     def all(self, environment: str = "production") -> Sequence[Deployment]:
-        """List every model's deployments, oldest first: what the routing table is derived from."""
+        """List every model's deployments, oldest first."""
+        ...
+
+    def latest(
+        self, limit: int, models: Sequence[str] | None = None, environment: str = "production"
+    ) -> dict[str, Sequence[Deployment]]:
+        """Return each model's last deployments, at most `limit`, oldest first: what the routing table is derived from."""
+        ...
+
+    def count(self, environment: str = "production") -> int:
+        """Count the deployments."""
+        ...
+
+    def names(self, environment: str = "production") -> Sequence[str]:
+        """List the models that were deployed, sorted; members of fleets are left out."""
+        ...
+
+    def canaries(self, environment: str = "production") -> Sequence[str]:
+        """List the models, members among them, whose last deployment has a canary, sorted."""
         ...
 
 
@@ -175,6 +221,10 @@ class Windows(Protocol):
 
     def add(self, window: Window) -> None:
         """Add a window. A window is first added immature, then once more when mature, under another id."""
+        ...
+
+    def add_many(self, windows: Sequence[Window]) -> None:
+        """Add windows in one transaction."""
         ...
 
     def of(self, model: str, start: datetime | None = None, end: datetime | None = None, limit: int = 1000) -> Sequence[Window]:

@@ -17,8 +17,11 @@ __all__ = ["Tracking"]
 class Tracking(Protocol):
     """A projection of the records. Every call looks for its own tag before it creates, so repeating one is harmless."""
 
-    def prepare(self) -> None:
-        """Start whatever is slow to start, in the background; returns at once, failures show at the first other call."""
+    def prepare(self, run: Run | None = None, trials: Sequence[Trial] = ()) -> None:
+        """Start whatever is slow to start, and to write a run's trials, in the background.
+
+        Returns at once; failures show at the first other call, and `log_run` writes what is missing.
+        """
         ...
 
     def log_run(
@@ -31,6 +34,7 @@ class Tracking(Protocol):
         *,
         data: Sequence[DatasetVersion] = (),
         files: Path | None = None,
+        pages: Mapping[str, Mapping[str, Json]] | None = None,
     ) -> str:
         """Write a parent run with a child run per trial; return the parent's tracking id.
 
@@ -46,6 +50,8 @@ class Tracking(Protocol):
             What the run read.
         files : Path, optional
             A folder whose content goes beside the figures.
+        pages : mapping, optional
+            Page to name of a figure to the figure, in Plotly's form (``data`` and ``layout``): what people look at.
 
         Raises
         ------
@@ -72,8 +78,8 @@ class Tracking(Protocol):
         Returns
         -------
         dict
-            ``folder`` that holds its files, ``version`` (``models:/name/3``), ``flavors`` by name, and ``columns``: the names
-            of its signature's inputs, empty without.
+            ``folder`` that holds its files, ``version`` (``models:/name/3``), ``flavors`` by name, ``columns``: the names
+            of its signature's inputs, empty without, and ``local``: whether records and files lie on this machine's own disk.
 
         Raises
         ------

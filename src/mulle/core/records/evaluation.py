@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Calibration", "CalibrationBin", "Evaluation", "Failures", "Measured", "Service", "WeakSlice"]
+__all__ = [
+    "Calibration", "CalibrationBin", "CurvePoint", "Dependence", "Evaluation", "Failures", "Importance", "Inspection", "Measured",
+    "Service", "WeakSlice",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +133,85 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Importance:
+    """How much worse answers become when a feature's values are dealt out anew among the rows.
+
+    Attributes
+    ----------
+    column : str
+        Of the feature function's output; all columns of the matrix that are made of it are shuffled as one.
+    worse, low, high : float
+        Mean loss with the feature shuffled less the mean loss without, and the 95% interval of that.
+    """
+
+    column: str
+    worse: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependence:
+    """What the model answers on average when every row has the same value of one feature.
+
+    Attributes
+    ----------
+    column : str
+    kind : str
+        ``number``, ``category`` or ``time``.
+    at : tuple of str
+        The values, ascending; of a category the most frequent ones.
+    answers : mapping
+        The target's name (or each class) to the mean answer (or probability) at each value.
+    """
+
+    column: str
+    kind: str
+    at: tuple[str, ...]
+    answers: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """What the winner's settings reach when they are fitted on so many rows: mean loss there and on the holdout."""
+
+    rows: int
+    train: float
+    holdout: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What a model's answers rest on.
+
+    Attributes
+    ----------
+    metric : str
+        The loss that importance and curve are in: ``mae`` or ``log_loss``.
+    rows, repeats : int
+        Rows of the holdout that were shuffled, and how often.
+    importance : tuple of Importance
+        The largest first.
+    dependence : tuple of Dependence
+        Of the most important features.
+    curve : tuple of CurvePoint
+        Fewest rows first; the last one is the model itself.
+    notes : tuple of str
+        What was left out, and why.
+    """
+
+    metric: str
+    rows: int
+    repeats: int
+    importance: tuple[Importance, ...]
+    dependence: tuple[Dependence, ...]
+    curve: tuple[CurvePoint, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
     """What was measured of a run's winner on the holdout, as people are told it.
 
@@ -145,6 +227,8 @@ class Evaluation:
         On rows that the model was fitted on.
     calibrations : mapping
         Number of bins, as text, to what was measured.
+    inspection : Inspection or None
+        None where the run was told to leave it out.
     """
 
     rows: int
@@ -154,3 +238,4 @@ class Evaluation:
     weak_slices: tuple[WeakSlice, ...]
     train: Measured
     calibrations: dict[str, Calibration]
+    inspection: Inspection | None = None

@@ -8,10 +8,30 @@ from datetime import datetime
 
 from mulle.core.records.base import Cause, Json
 
-__all__ = ["STAGES", "STATES", "GateResult", "Run", "RunEvent", "Stage", "Trial", "run_stages", "run_state"]
+__all__ = [
+    "FURTHER",
+    "OUTCOMES",
+    "STAGES",
+    "STATES",
+    "GateResult",
+    "Member",
+    "Run",
+    "RunEvent",
+    "Stage",
+    "Trial",
+    "run_stages",
+    "run_state",
+]
 
-STAGES = ("ingest", "check", "publish", "features", "search", "evaluate", "bundle", "gate", "register", "roll_out")
+STAGES = ("ingest", "check", "publish", "features", "search", "evaluate", "bundle", "gate", "register", "roll_out", "members")
 """The steps of a run, in order."""
+
+FURTHER = ("members",)
+"""Steps that a run has only when the step before asks for them (``then`` in its result): fleets."""
+
+OUTCOMES = ("trained", "kept", "held_back", "failed", "small")
+"""What becomes of a fleet's member in a run: a version of its own; its earlier version stays; the shared model stays, because
+gates held the new one back, its training failed, or its rows are too few."""
 
 STATES = ("queued", "running", "succeeded", "rejected", "failed", "cancelled")
 """The states of a run; the last four are final."""
@@ -59,7 +79,7 @@ class RunEvent:
     name : str
         The new state, or the stage.
     state : str
-        For stages ``started``, ``done`` or ``failed``; empty for states.
+        For stages ``started``, ``done``, ``skipped`` or ``failed``; empty for states.
     seconds : float
         Wall time of the stage; 0 for states.
     """
@@ -90,6 +110,8 @@ class Trial:
         With pruning: the score on each share of the rows.
     train_on : str
         ``all``, or the span of the latest rows.
+    memory : int or None
+        The most bytes that its process held while it ran; None where the process died, or the system does not tell.
     """
 
     run: str
@@ -104,6 +126,7 @@ class Trial:
     folds: tuple[float, ...] = ()
     rungs: tuple[float | None, ...] = ()
     train_on: str = "all"
+    memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +139,8 @@ class GateResult:
         What the value was measured on.
     low, high : float or None
         The value's 95% interval, where it has one.
+    model : str
+        The member of a fleet that it is about; empty for the run's own model.
     """
 
     gate: str
@@ -127,6 +152,43 @@ class GateResult:
     rows: int = 0
     low: float | None = None
     high: float | None = None
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """What a run did with one member of a fleet.
+
+    Attributes
+    ----------
+    model : str
+        ``FLEET/KEY``.
+    outcome : str
+        One of `OUTCOMES`.
+    reason : str
+        Why it has no new version; empty for ``trained``.
+    rows : int
+        Training rows of its key.
+    metric : str
+        What `value` and `shared` are: the model's metric on the member's own holdout rows, by its new model and by the shared
+        one; None where it was not measured.
+    version : int or None
+        The version that was registered.
+    candidate : str
+        The search's winner.
+    """
+
+    run: str
+    model: str
+    outcome: str
+    reason: str = ""
+    rows: int = 0
+    metric: str = ""
+    value: float | None = None
+    shared: float | None = None
+    version: int | None = None
+    candidate: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

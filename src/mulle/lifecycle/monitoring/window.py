@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import polars as pl
 
 from mulle.core.clock import EPOCH, rfc3339
+from mulle.core.declare.fleet import key_of
 from mulle.core.declare.model import Model
 from mulle.core.errors import DataError
 from mulle.core.hashing import derived_id
@@ -18,7 +20,7 @@ from mulle.lifecycle.monitoring.drift import decode_features, drift_signals, qua
 from mulle.lifecycle.monitoring.outcomes import answered, with_outcomes
 from mulle.lifecycle.monitoring.performance import is_mature, judge_performance
 
-__all__ = ["due_windows", "judge_window"]
+__all__ = ["due_windows", "judge_window", "member_windows"]
 
 
 def due_windows(model: Model, *, since: datetime | None, now: datetime) -> list[tuple[datetime, datetime]]:
@@ -117,6 +119,47 @@ def judge_window(
         signals=signals,
         performance=judge_performance(model, outcomes, mature=mature, classes=classes),
     )
+
+
+def member_windows(fleet: Model, predictions: pl.DataFrame, labels: pl.DataFrame, window: Window, now: datetime) -> list[Window]:
+    """Judge how each member of a fleet answered in a mature window, by one reading; those with enough labels only.
+
+    Parameters
+    ----------
+    fleet : Model
+    predictions, labels : polars.DataFrame
+        Of all its members, as `judge_window` takes them.
+    window : Window
+        The fleet's own of the same span.
+    now : datetime
+
+    Returns
+    -------
+    list of Window
+        By name; without signals: drift is the whole fleet's.
+    """
+    outcomes = with_outcomes(_rows(predictions, None, window.start, window.end), labels, now)
+    if "model" not in outcomes.columns:
+        return []
+    found = []
+    members = outcomes.filter(pl.col("model").str.starts_with(f"{fleet.name}/"))
+    for (name,), rows in sorted(members.partition_by("model", as_dict=True).items()):
+        member = fleet.member(key_of(str(name)))
+        if int(rows["labelled"].sum()) < member.monitor.min_rows:
+            continue
+        tally = rows["version"].value_counts().sort("version")
+        found.append(
+            replace(
+                window,
+                id=derived_id(window.end, "window", member.name, rfc3339(window.start), rfc3339(window.end), "mature"),
+                model=member.name,
+                rows=rows.height,
+                versions={str(v): int(n) for v, n in tally.rows()},
+                signals=(),
+                performance=judge_performance(member, rows, mature=True),
+            )
+        )
+    return found
 
 
 def _rows(predictions: pl.DataFrame, features: pl.DataFrame | None, start: datetime, end: datetime) -> pl.DataFrame:

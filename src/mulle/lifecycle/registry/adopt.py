@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from mulle.core.errors import BundleError
 
-__all__ = ["adopt"]
+__all__ = ["adopt", "in_order"]
 
 _MATRIX = "mulle.matrix"
 
@@ -67,6 +67,17 @@ def adopt(path: Path, columns: Sequence[str], features: Sequence[str]) -> bytes:
     del made.graph.node[:], made.graph.input[:]
     made.graph.node.extend(nodes)
     made.graph.input.append(helper.make_tensor_value_info(_MATRIX, TensorProto.FLOAT, [None, len(features)]))
+    return bytes(made.SerializeToString())
+
+
+def in_order(graph: bytes, places: Sequence[int]) -> bytes:
+    """Put the columns of a graph's one output into another order: classes as the target's text is sorted."""
+    made = onnx.load_from_string(graph)
+    last = made.graph.output[0].name
+    made.graph.initializer.append(helper.make_tensor("mulle.order", TensorProto.INT64, [len(places)], list(places)))
+    made.graph.node.append(helper.make_node("Gather", [last, "mulle.order"], ["mulle.ordered"], axis=1))
+    del made.graph.output[:]
+    made.graph.output.append(helper.make_tensor_value_info("mulle.ordered", TensorProto.FLOAT, [None, len(places)]))
     return bytes(made.SerializeToString())
 
 

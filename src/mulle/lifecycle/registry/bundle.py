@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import tempfile
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -131,6 +132,7 @@ def _publish(made: Path, address: Path) -> None:
             raise
 
 
+@lru_cache(maxsize=1)
 def _lock() -> str:
     lines = [f"# python {platform.python_version()}"]
     for name in _LOCKED:

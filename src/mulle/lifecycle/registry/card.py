@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from mulle.core.clock import rfc3339
 from mulle.core.records.bundle import Contract
 from mulle.core.records.evaluation import Evaluation, Measured
 from mulle.core.records.run import GateResult
+from mulle.lifecycle.registry.inspected import inspected
+from mulle.lifecycle.registry.markdown import table, text
 
 __all__ = ["card"]
 
@@ -44,8 +46,9 @@ def card(
     parts = [_facts(contract), _figures(contract, metrics, evaluation)]
     if evaluation is not None:
         parts += [_weak(evaluation), *_slices(evaluation), *_calibration(evaluation)]
+        parts += [] if evaluation.inspection is None else inspected(evaluation.inspection)
     if gates:
-        parts.append("## Gates\n\n" + _table(("gate", "verdict", "reason"), [(g.gate, g.verdict, g.reason) for g in gates]))
+        parts.append("## Gates\n\n" + table(("gate", "verdict", "reason"), [(g.gate, g.verdict, g.reason) for g in gates]))
     parts += [_inputs(contract), _features(contract)]
     return "\n\n".join(parts) + "\n"
 
@@ -58,7 +61,7 @@ def _estimator(contract: Contract, params: str) -> str:
 
 
 def _facts(contract: Contract) -> str:
-    params = ", ".join(f"{k}={_text(v)}" for k, v in sorted(contract.settings.get("params", {}).items()))
+    params = ", ".join(f"{k}={text(v)}" for k, v in sorted(contract.settings.get("params", {}).items()))
     data = ", ".join(f"{name}@{version}" for name, version in sorted(contract.data.items()))
     lines = [
         f"# {contract.model}",
@@ -90,7 +93,7 @@ def _figures(contract: Contract, metrics: Mapping[str, float], evaluation: Evalu
         "no figure here is of the refit."
     )
     if evaluation is None:
-        return f"## Figures\n\n{told}\n\n" + _table(("metric", "value"), [(k, f"{v:.6g}") for k, v in metrics.items()])
+        return f"## Figures\n\n{told}\n\n" + table(("metric", "value"), [(k, f"{v:.6g}") for k, v in metrics.items()])
     train = evaluation.train
     told += (
         f" The holdout has {evaluation.rows} rows; intervals are by bootstrap. The last column is the same fit on "
@@ -100,7 +103,7 @@ def _figures(contract: Contract, metrics: Mapping[str, float], evaluation: Evalu
         (k, f"{v:.6g}", _interval(evaluation.intervals.get(k)), f"{train.metrics[k]:.6g}" if k in train.metrics else "")
         for k, v in metrics.items()
     ]
-    return f"## Figures\n\n{told}\n\n" + _table(("metric", "value", "95%", "on training rows"), rows)
+    return f"## Figures\n\n{told}\n\n" + table(("metric", "value", "95%", "on training rows"), rows)
 
 
 def _weak(evaluation: Evaluation) -> str:
@@ -110,10 +113,9 @@ def _weak(evaluation: Evaluation) -> str:
     found = evaluation.weak_slices
     told = f"Slices of one column whose mean loss ({found[0].metric}) is above the rest's by more than noise, surest first."
     rows = [
-        (f"`{s.column}`", _line(s.value), str(s.rows), _text(s.inside), _text(s.outside), f"at least {_text(s.low)}")
-        for s in found
+        (f"`{s.column}`", _line(s.value), str(s.rows), text(s.inside), text(s.outside), f"at least {text(s.low)}") for s in found
     ]
-    return f"{head}{told}\n\n" + _table(("column", "value", "rows", "loss", "loss of the rest", "worse by (95%)"), rows)
+    return f"{head}{told}\n\n" + table(("column", "value", "rows", "loss", "loss of the rest", "worse by (95%)"), rows)
 
 
 def _slices(evaluation: Evaluation) -> list[str]:
@@ -122,7 +124,7 @@ def _slices(evaluation: Evaluation) -> list[str]:
         shown = [(value, found) for value, found in values.items() if found.rows >= _SHARED][:_MOST_VALUES]
         names = sorted({name for _, found in shown for name in found.intervals})
         rows = [(_line(value), str(found.rows), *(_figure(found, name) for name in names)) for value, found in shown]
-        parts.append(f"## By `{column}`\n\n" + _table(("value", "rows", *names), rows))
+        parts.append(f"## By `{column}`\n\n" + table(("value", "rows", *names), rows))
     return parts
 
 
@@ -131,30 +133,30 @@ def _calibration(evaluation: Evaluation) -> list[str]:
         return []
     found = next(iter(evaluation.calibrations.values()))
     if found.bias is not None:
-        told = f"Answers are off by {_text(found.bias)} on average, {_text(found.error)} standard deviations of the target."
+        told = f"Answers are off by {text(found.bias)} on average, {text(found.error)} standard deviations of the target."
         return [f"## Calibration\n\n{told}"]
-    told = f"Expected calibration error {_text(found.error)}, Brier score {_text(found.brier)}, on {found.rows} rows."
+    told = f"Expected calibration error {text(found.error)}, Brier score {text(found.brier)}, on {found.rows} rows."
     rows = [(f"{b.low:.2g} to {b.high:.2g}", str(b.rows), f"{b.said:.3f}", f"{b.observed:.3f}") for b in found.bins]
-    return [f"## Calibration\n\n{told}\n\n" + _table(("probability", "rows", "said", "came true"), rows)]
+    return [f"## Calibration\n\n{told}\n\n" + table(("probability", "rows", "said", "came true"), rows)]
 
 
 def _figure(found: Measured, name: str) -> str:
     value, interval = found.metrics.get(name), _interval(found.intervals.get(name))
-    return "" if value is None else f"{_text(value)} ({interval})" if interval else _text(value)
+    return "" if value is None else f"{text(value)} ({interval})" if interval else text(value)
 
 
 def _line(value: str) -> str:
-    text = " ".join(value.split())
-    return text if len(text) <= _LONG else f"{text[: _LONG - 3]}..."
+    line = " ".join(value.split())
+    return line if len(line) <= _LONG else f"{line[: _LONG - 3]}..."
 
 
 def _interval(interval: Sequence[float] | None) -> str:
-    return "" if interval is None else f"{_text(interval[0])} to {_text(interval[1])}"
+    return "" if interval is None else f"{text(interval[0])} to {text(interval[1])}"
 
 
 def _inputs(contract: Contract) -> str:
     rows = [(f"`{f.name}`", f.type, "yes" if f.required else "no") for f in contract.inputs]
-    return "## What a request carries\n\n" + _table(("column", "type", "required"), rows)
+    return "## What a request carries\n\n" + table(("column", "type", "required"), rows)
 
 
 def _features(contract: Contract) -> str:
@@ -166,24 +168,15 @@ def _features(contract: Contract) -> str:
             f"`{s.name}`",
             s.kind,
             str(len(s.categories)) if s.kind == "category" else "",
-            *([_text(scores[s.name])] if scores else []),
+            *([text(scores[s.name])] if scores else []),
         )
         for s in contract.features
     ]
     joins = "".join(f"\n- `{j.name}`: {j.kind} of {j.dataset} by {', '.join(j.on)}" for j in contract.joins)
-    out = [f"`{name}` ({_text(score)})" for name, score in scores.items() if name not in selection["kept"]]
+    out = [f"`{name}` ({text(score)})" for name, score in scores.items() if name not in selection["kept"]]
     left = f"\n\nLeft out: {', '.join(out)}.\n" if out else ""
-    return "## What the model sees\n\n" + _table(head, rows) + left + (f"\n{joins}" if joins else "")
+    return "## What the model sees\n\n" + table(head, rows) + left + (f"\n{joins}" if joins else "")
 
 
 def _words(by: str) -> str:
     return by.replace("_", " ")
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _text(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from mulle.kernel.bundle import INPUT, OUTPUT
 from mulle.kernel.fitted import Estimator, answers
 from mulle.kernel.graph import open_graph
 from mulle.lifecycle.registry.ensemble import compile_blend
-from mulle.lifecycle.registry.means import register_means
+from mulle.lifecycle.registry.means import register_frequencies, register_means
+from mulle.lifecycle.registry.neighbours import compile_neighbours
 from mulle.lifecycle.registry.trees import compile_catboost, compile_hist, compile_lightgbm, compile_xgboost
 
-__all__ = ["compile_model"]
+__all__ = ["compile_foreign", "compile_model"]
 
 _IR = 8
 _OPSETS = {"": 17, "ai.onnx.ml": 3}
@@ -68,6 +70,52 @@ def compile_model(fitted: Estimator, *, width: int, task: str) -> bytes | None:
     return None if compiled is None else bytes(compiled.SerializeToString())
 
 
+def compile_foreign(model: Any, columns: Sequence[str], *, task: str) -> bytes | None:
+    """Compile an estimator that was fitted elsewhere, a booster by itself among them.
+
+    Parameters
+    ----------
+    model : object
+    columns : sequence of str
+        Its inputs in their order; one that picks them by name is fed so.
+    task : str
+
+    Returns
+    -------
+    bytes or None
+        As `compile_model` gives it; nothing was tried on rows yet.
+    """
+    width, booster = len(columns), type(model).__name__ == "Booster"
+    ways: list[Callable[[], onnx.ModelProto | None]] = [lambda: _compiled(model, _last(model), width, task)]
+    if booster:
+        ways = [lambda: (compile_xgboost if hasattr(model, "save_raw") else compile_lightgbm)(model, width)]
+    elif hasattr(model, "feature_names_in_"):
+        ways.append(lambda: _by_name(model, columns, task))
+    for way in ways:
+        try:
+            made = way()
+        except Exception as error:  # the converters raise whatever they meet
+            _log.info("%s does not compile: %s: %s", type(model).__name__, type(error).__name__, str(error)[:300])
+            continue
+        if made is not None:
+            return bytes(made.SerializeToString())
+    return None
+
+
+def _by_name(model: Any, columns: Sequence[str], task: str) -> onnx.ModelProto:
+    """Compile what picks its columns by name, and deal the one matrix out to it."""
+    made = _convert(model, len(columns), task, names=columns)
+    nodes = []
+    for place, name in enumerate(columns):
+        made.graph.initializer.append(helper.make_tensor(f"mulle.place.{place}", TensorProto.INT64, [1], [place]))
+        nodes.append(helper.make_node("Gather", [INPUT, f"mulle.place.{place}"], [name], axis=1))
+    nodes += made.graph.node
+    del made.graph.node[:], made.graph.input[:]
+    made.graph.node.extend(nodes)
+    made.graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [None, len(columns)]))
+    return made
+
+
 def _alike(fitted: Estimator, model: bytes, width: int, task: str) -> bool:
     """Compare on made-up rows of any size, codes and gaps: a converter may say yes and mean something else."""
     dice = np.random.default_rng(0)
@@ -99,6 +147,8 @@ def _compiled(fitted: Estimator, model: Any, width: int, task: str) -> onnx.Mode
     if isinstance(model, (KNeighborsRegressor, KNeighborsClassifier)):
         # Which of two neighbours equally far away counts, and what is zero away, the general converter says otherwise.
         return None
+    if hasattr(model, "told_") and hasattr(model, "n_neighbors"):
+        return _after_preparation(fitted, compile_neighbours(model, _OPSETS, _IR), width)
     if isinstance(getattr(model, "onnx_", None), bytes):
         return _adopted(model.onnx_, model.output_, 1 if task == "regression" else len(model.classes_))
     if isinstance(model, TransformedTargetRegressor):
@@ -191,15 +241,25 @@ def _constant(fitted: Estimator, width: int, task: str) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSETS[""])], ir_version=_IR)
 
 
-def _convert(fitted: Any, width: int, task: str, *, output: str = OUTPUT) -> onnx.ModelProto:
+def _frequencies(fitted: Any) -> list[Any]:
+    """Find encoders that training made, which the converter has to be told about, in a pipeline's preparation."""
+    parts = [part for _, step in getattr(fitted, "steps", ()) for _, part, _ in getattr(step, "transformers_", ())]
+    steps = [step for part in parts for _, step in getattr(part, "steps", ())]
+    return [step for step in steps if hasattr(step, "shares_")]
+
+
+def _convert(fitted: Any, width: int, task: str, *, output: str = OUTPUT, names: Sequence[str] = ()) -> onnx.ModelProto:
     # Imported late: the converters take a second that runs of LightGBM need not pay.
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
     from skl2onnx.helpers.onnx_helper import select_model_inputs_outputs
 
     register_means()
+    for encoder in _frequencies(fitted):
+        register_frequencies(type(encoder))
     options = None if task == "regression" else {id(fitted): {"zipmap": False}}
-    made = convert_sklearn(fitted, initial_types=[(INPUT, FloatTensorType([None, width]))], options=options, target_opset=_OPSETS)
+    inputs = [(name, FloatTensorType([None, 1])) for name in names] or [(INPUT, FloatTensorType([None, width]))]
+    made = convert_sklearn(fitted, initial_types=inputs, options=options, target_opset=_OPSETS)
     last = made.graph.output[-1].name
     made = select_model_inputs_outputs(made, outputs=[last])
     # The converter names the oldest sets that would do; a graph that is put in front of another must name the same.

@@ -1,33 +1,23 @@
-"""The child that runs a model which did not compile: matrices in, answers out, gone when its input closes.
-
-Run as ``python -m mulle.lifecycle.registry.native FOLDER``. A message is two little-endian uint32 (rows, columns) and
-the cells row by row: float32 in, float64 out.
-"""
+"""A fitted pipeline that did not compile, written and read without pickle."""
 
 from __future__ import annotations
 
 import io
-import os
 import re
-import struct
-import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
-
-import numpy as np
+from typing import cast
 
 from mulle.core.declare.candidates import FACTORY
 from mulle.core.errors import BundleError
 from mulle.core.records.base import Json
 from mulle.kernel.bundle import read_contract
-from mulle.kernel.fitted import Estimator, answers
+from mulle.kernel.fitted import Estimator
 from mulle.kernel.project import load_project
 
-__all__ = ["dump_native", "load_native", "main", "open_native", "own_modules", "serve"]
+__all__ = ["dump_native", "load_native", "open_native", "own_modules"]
 
-_HEADER = struct.Struct("<II")
 _ID = re.compile(r'"__id__": (\d+)')
 _FILE = re.compile(r'"file": "([^"]+)"')
 _OURS = (
@@ -136,28 +126,3 @@ def own_modules(settings: Json) -> list[str]:
     every = [settings, *settings.get("members", ())]
     addresses = [str(s.get("params", {}).get(FACTORY, "")) for s in every]
     return sorted({address.partition(":")[0].partition(".")[0] for address in addresses if address})
-
-
-def serve(folder: Path, source: BinaryIO, sink: BinaryIO) -> None:
-    """Answer matrices from `source` on `sink` until it ends."""
-    fitted, task = open_native(folder), read_contract(folder).task
-    while len(header := source.read(_HEADER.size)) == _HEADER.size:
-        rows, columns = _HEADER.unpack(header)
-        body = source.read(rows * columns * 4)
-        if len(body) < rows * columns * 4:
-            return
-        given = answers(fitted, np.frombuffer(body, dtype=np.float32).reshape(rows, columns), task)
-        sink.write(_HEADER.pack(*given.shape) + np.ascontiguousarray(given).tobytes())
-        sink.flush()
-
-
-def main() -> None:
-    """Serve the bundle that the first argument names."""
-    # What a library prints would be read as an answer: the real stdout is kept for messages alone.
-    with os.fdopen(os.dup(1), "wb") as sink:
-        os.dup2(2, 1)
-        serve(Path(sys.argv[1]), sys.stdin.buffer, sink)
-
-
-if __name__ == "__main__":
-    main()

@@ -52,13 +52,14 @@ def prove(
     Raises
     ------
     BundleError
-        When there are no rows, or an input is missing.
+        When there are no rows that a request can carry, or an input is missing.
     """
     contract = predictor.contract
     missing = [f.name for f in contract.inputs if f.name not in joined.columns]
     if missing or not joined.height:
         found = f"the columns {', '.join(missing)} are missing" if missing else "there are no rows"
         raise BundleError(f"{contract.model}: parity cannot be proved, {found}", next="give joined rows of the holdout")
+    joined = _askable(joined, [f.name for f in contract.inputs])
     rows = joined if joined.height <= limit else joined.gather_every(-(-joined.height // limit))
     offline = answers(fitted, encode(predictor.transform(rows), contract.features), contract.task)
     served = predictor.run(encode(predictor.transform(_through_json(rows, predictor, now)), contract.features))
@@ -72,6 +73,15 @@ def prove(
         worst=float(distance.max()),
         outside=float(np.mean(distance > tolerance)),
     )
+
+
+def _askable(joined: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    """Leave out rows with an infinite number among the inputs: a table can hold them, and a request is refused for them."""
+    numbers = [pl.col(name).is_finite().fill_null(True) for name in names if joined.schema[name].is_float()]
+    rows = joined.filter(*numbers) if numbers else joined
+    if not rows.height:
+        raise BundleError("parity cannot be proved, every holdout row has an infinite input", next="clean the numbers")
+    return rows
 
 
 def _through_json(rows: pl.DataFrame, predictor: Predictor, now: datetime) -> pl.DataFrame:

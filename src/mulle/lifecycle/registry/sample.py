@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from mulle.core.declare.features import Features
 from mulle.core.errors import TransformError
 from mulle.kernel.bundle import Predictor
 from mulle.kernel.encode import encode
 from mulle.kernel.sample import SAMPLE_ROWS, Sample
 from mulle.kernel.transform import prove_row_wise, run_transform
 
-__all__ = ["make_sample"]
+__all__ = ["make_sample", "sample_rows"]
 
 _NEARLY_UNIQUE = 0.5
 _SHARED = 5
@@ -22,7 +23,7 @@ _SHARED = 5
 _LOW, _HIGH = 0.05, 0.95
 
 
-def make_sample(predictor: Predictor, joined: pl.DataFrame, *, seed: int) -> Sample:
+def make_sample(predictor: Predictor, joined: pl.DataFrame, *, seed: int, proved: pl.DataFrame | None = None) -> Sample:
     """Make the sample that a bundle's transform is proved with whenever the bundle loads.
 
     It holds no person's data. Each column is shuffled independently of the others, nulls with it, so that no row of the
@@ -40,6 +41,8 @@ def make_sample(predictor: Predictor, joined: pl.DataFrame, *, seed: int) -> Sam
         The transform's input: the contract's inputs and the joined columns.
     seed : int
         The same rows and seed give the same sample.
+    proved : polars.DataFrame, optional
+        What `sample_rows` gave for the same function, when many bundles share it.
 
     Returns
     -------
@@ -51,14 +54,21 @@ def make_sample(predictor: Predictor, joined: pl.DataFrame, *, seed: int) -> Sam
     TransformError
         When the function fails even on a sample without values, or is not row-wise on it.
     """
+    if proved is None:
+        proved = sample_rows(predictor.features, joined, predictor.contract.key, seed=seed)
+    return Sample(proved, encode(predictor.transform(proved), predictor.contract.features))
+
+
+def sample_rows(features: Features, joined: pl.DataFrame, key: Sequence[str], *, seed: int) -> pl.DataFrame:
+    """Make a sample's rows alone, and prove the function on them; see `make_sample`."""
     chosen = joined.sample(min(SAMPLE_ROWS, joined.height), seed=seed, shuffle=True)
     dice = random.Random(seed)
     rows = pl.DataFrame(
-        [_nobodys(chosen[name], joined[name], name in predictor.contract.key, dice) for name in joined.columns],
+        [_nobodys(chosen[name], joined[name], name in key, dice) for name in joined.columns],
     )
-    rows = _readable(predictor, rows)
-    prove_row_wise(predictor.features, rows)
-    return Sample(rows, encode(predictor.transform(rows), predictor.contract.features))
+    rows = _readable(features, rows)
+    prove_row_wise(features, rows)
+    return rows
 
 
 def _nobodys(values: pl.Series, all_values: pl.Series, key: bool, dice: random.Random) -> pl.Series:
@@ -107,22 +117,22 @@ def _drawn(values: pl.Series, dice: random.Random) -> pl.Series:
     return made.cast(physical.dtype).cast(values.dtype)
 
 
-def _readable(predictor: Predictor, rows: pl.DataFrame) -> pl.DataFrame:
+def _readable(features: Features, rows: pl.DataFrame) -> pl.DataFrame:
     """Empty the text columns that the function cannot read once their values are made up: one by one, else all."""
-    if _works(predictor, rows):
+    if _works(features, rows):
         return rows
     texts = [name for name, dtype in rows.schema.items() if dtype == pl.String]
     for name in texts:
         tried = _emptied(rows, [name])
-        if _works(predictor, tried):
+        if _works(features, tried):
             return tried
     tried = _emptied(rows, texts)
-    return tried if _works(predictor, tried) else _emptied(rows, rows.columns)
+    return tried if _works(features, tried) else _emptied(rows, rows.columns)
 
 
-def _works(predictor: Predictor, rows: pl.DataFrame) -> bool:
+def _works(features: Features, rows: pl.DataFrame) -> bool:
     try:
-        run_transform(predictor.features, rows)
+        run_transform(features, rows)
     except TransformError:
         return False
     return True

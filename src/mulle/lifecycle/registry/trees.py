@@ -18,6 +18,9 @@ from mulle.kernel.bundle import INPUT, OUTPUT
 
 __all__ = ["compile_catboost", "compile_hist", "compile_lightgbm", "compile_xgboost"]
 
+_UNCOUNTED = -1.0
+"""Written where nobody counted the training rows of a node; `shap` explains trees by them."""
+
 _IDENTITY = {"regression", "regression_l1", "huber", "fair", "quantile", "mape"}
 _EXPONENTIAL = {"poisson", "gamma", "tweedie"}
 _HIST_LINKS = {
@@ -164,12 +167,12 @@ def _link(objective: list[str]) -> str | None:
 
 
 class _Nodes:
-    """The parallel lists of a TreeEnsembleRegressor."""
+    """The parallel lists of a TreeEnsembleRegressor; ``hitrates`` hold how many training rows went through a node."""
 
     def __init__(self) -> None:
         self.node: dict[str, list[Any]] = {
             name: [] for name in ("treeids", "nodeids", "featureids", "values", "modes", "truenodeids", "falsenodeids",
-                                  "missing_value_tracks_true")
+                                  "missing_value_tracks_true", "hitrates")
         }  # fmt: skip
         self.leaf: dict[str, list[Any]] = {name: [] for name in ("treeids", "nodeids", "ids", "weights")}
 
@@ -179,14 +182,15 @@ class _Nodes:
         while stack:
             part, number = stack.pop()
             if "split_feature" not in part:
-                self._add_leaf(tree, output, number, float(part["leaf_value"]))
+                self._add_leaf(tree, output, number, float(part["leaf_value"]), float(part.get("leaf_count", 1)))
                 continue
             if part["decision_type"] != "<=" or part["missing_type"] not in ("None", "NaN"):
                 return False
             threshold = float(part["threshold"])
             # Without a gap in training LightGBM reads a later gap as 0.
             left = bool(part["default_left"]) if part["missing_type"] == "NaN" else threshold >= 0.0
-            self._add(tree, number, int(part["split_feature"]), floor32(threshold), "BRANCH_LEQ", used, used + 1, int(left))
+            rows = float(part["internal_count"])
+            self._add(tree, number, int(part["split_feature"]), floor32(threshold), "BRANCH_LEQ", used, used + 1, int(left), rows)
             stack += [(part["left_child"], used), (part["right_child"], used + 1)]
             used += 2
         return True
@@ -195,11 +199,11 @@ class _Nodes:
         """Add a tree that is a table of nodes, as scikit-learn keeps it."""
         for number, row in enumerate(rows):
             if row["is_leaf"]:
-                self._add_leaf(tree, output, number, float(row["value"]))
+                self._add_leaf(tree, output, number, float(row["value"]), float(row["count"]))
                 continue
             threshold, gap = floor32(float(row["num_threshold"])), int(row["missing_go_to_left"])
             after = int(row["left"]), int(row["right"])
-            self._add(tree, number, int(row["feature_idx"]), threshold, "BRANCH_LEQ", *after, gap)
+            self._add(tree, number, int(row["feature_idx"]), threshold, "BRANCH_LEQ", *after, gap, float(row["count"]))
 
     def add_lists(self, tree: int, output: int, lists: Mapping[str, Sequence[Any]]) -> None:
         """Add a tree that is parallel lists of nodes, as XGBoost keeps it."""
@@ -207,26 +211,26 @@ class _Nodes:
         for number, (left, right) in enumerate(after):
             value = float(lists["split_conditions"][number])
             if left < 0:
-                self._add_leaf(tree, output, number, value)
+                self._add_leaf(tree, output, number, value, float(lists["sum_hessian"][number]))
                 continue
             feature, gap = int(lists["split_indices"][number]), int(bool(lists["default_left"][number]))
-            self._add(tree, number, feature, value, "BRANCH_LT", int(left), int(right), gap)
+            self._add(tree, number, feature, value, "BRANCH_LT", int(left), int(right), gap, float(lists["sum_hessian"][number]))
 
     def add_levels(self, tree: int, asked: Sequence[tuple[int, float, int]], leaves: Any) -> None:
         """Add a tree with one question a level; answer yes on level i sets bit i of the leaf's number."""
         inner = 2 ** len(asked) - 1
         for number in range(inner):
             feature, border, gap = asked[(number + 1).bit_length() - 1]
-            self._add(tree, number, feature, border, "BRANCH_GT", 2 * number + 2, 2 * number + 1, gap)
+            self._add(tree, number, feature, border, "BRANCH_GT", 2 * number + 2, 2 * number + 1, gap, _UNCOUNTED)
         for leaf in range(inner + 1):
             # The way to a leaf, read from the root, is its number's bits from the last to the first.
             place = int(format(leaf, f"0{len(asked)}b")[::-1], 2) if asked else 0
-            self._add(tree, inner + leaf, 0, 0.0, "LEAF", 0, 0, 0)
+            self._add(tree, inner + leaf, 0, 0.0, "LEAF", 0, 0, 0, _UNCOUNTED)
             for output, value in enumerate(leaves[place]):
                 self._add_weight(tree, inner + leaf, output, float(value))
 
-    def _add_leaf(self, tree: int, output: int, number: int, value: float) -> None:
-        self._add(tree, number, 0, 0.0, "LEAF", 0, 0, 0)
+    def _add_leaf(self, tree: int, output: int, number: int, value: float, rows: float) -> None:
+        self._add(tree, number, 0, 0.0, "LEAF", 0, 0, 0, rows)
         self._add_weight(tree, number, output, value)
 
     def _add_weight(self, tree: int, number: int, output: int, value: float) -> None:

@@ -10,21 +10,31 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import datetime
+from time import perf_counter
 from typing import Any
 
-from mulle.core.errors import Deadline, MulleError
+from mulle.core.errors import Deadline, MulleError, Unavailable
 from mulle.lifecycle.serving.score import Answer, Batch, Ready, Scored, score_batch
 
-__all__ = ["Job", "Lane", "settle"]
+__all__ = ["Gone", "Job", "Lane", "Waiting", "settle"]
 
-REQUESTS = 64
+REQUESTS = 256
 """Most requests in a batch."""
 
 ROWS = 512
 """A batch takes no further request once it has this many rows."""
 
+FEW = 64
+"""With fewer requests waiting, more are let in before a batch; with more, each turn spent on refusals is lost for answers."""
+
 INLINE = 256
 """Batches up to this many rows are scored on the event loop itself: a thread's hand-over would cost more."""
+
+SLOW = 0.02
+"""Seconds; a model whose batches usually take longer is scored in a thread, so that others need not wait for it."""
+
+Gone = Callable[[], Awaitable[None]]
+"""Returns when nobody waits for the answer any more."""
 
 
 class Job:
@@ -36,9 +46,13 @@ class Job:
         The one version asked for, or None for the model's routes.
     started : float
         Seconds of `time.perf_counter`.
+    gone : callable or None
+        How to learn that the client left.
+    cost : float
+        Seconds that it was expected to take when it came.
     """
 
-    __slots__ = ("future", "request", "rows", "started", "version")
+    __slots__ = ("cost", "future", "gone", "request", "rows", "started", "version")
 
     def __init__(
         self,
@@ -47,8 +61,20 @@ class Job:
         version: int | None,
         started: float,
         future: asyncio.Future[list[Answer]],
+        gone: Gone | None = None,
     ) -> None:
         self.rows, self.request, self.version, self.started, self.future = rows, request, version, started, future
+        self.gone, self.cost = gone, 0.0
+
+
+class Waiting:
+    """What waits in all lanes together: rows, and the seconds that they are expected to take."""
+
+    __slots__ = ("lanes", "rows", "seconds")
+
+    def __init__(self) -> None:
+        self.rows, self.seconds = 0, 0.0
+        self.lanes: set[Lane] = set()
 
 
 Outcome = tuple[Job, "list[Answer] | Exception"]
@@ -72,10 +98,11 @@ def settle(
         What is to be logged and counted.
     """
     try:
-        scored = score_batch(deployments, _batch(jobs, model, now, by_row))
+        scored = score_batch(deployments, _batch(jobs, model, now, by_row), defer=True)
     except Exception as error:
-        if len(jobs) == 1:
-            return [(jobs[0], error)], []
+        if len(jobs) == 1 or (isinstance(error, Unavailable) and not by_row):
+            # What is away is nobody's fault: trying again by halves would only wait for it again.
+            return [(job, error) for job in jobs], []
         half = len(jobs) // 2
         left, right = (settle(part, deployments, model=model, now=now, by_row=by_row) for part in (jobs[:half], jobs[half:]))
         return left[0] + right[0], left[1] + right[1]
@@ -112,7 +139,17 @@ class Lane:
     work : callable
         Scores jobs and writes the log; raises only when the log cannot be written.
     count : callable
-        Counts what was scored; called on the event loop.
+        Takes what was scored, when the answers are out; called on the event loop.
+    executor : Executor
+        For batches that are large or slow.
+    waiting : Waiting
+        Shared by all lanes.
+    natives : Executor
+        For versions that did not compile: who waits for their child keeps no thread from the others.
+    threaded : bool
+        Always use the executor.
+    patience : float
+        Seconds after which a request is refused; work for it is then not begun.
     """
 
     def __init__(
@@ -122,31 +159,42 @@ class Lane:
         work: Callable[[Sequence[Job], Sequence[Ready]], tuple[list[Outcome], list[Scored]]],
         count: Callable[[Sequence[Scored]], None],
         executor: Executor,
+        waiting: Waiting,
+        natives: Executor,
         *,
         threaded: bool = False,
+        patience: float = 3600.0,
     ) -> None:
-        self.model, self.waiting = model, 0
+        self.model, self._took = model, 0.0
         self._deployments, self._work, self._count = deployments, work, count
-        self._executor, self._threaded = executor, threaded
+        self._executor, self._threaded, self._slow = executor, threaded, False
+        self._waiting, self._natives, self._patience = waiting, natives, patience
         self._jobs: deque[Job] = deque()
         self._flying: list[Job] = []
         self._task: asyncio.Task[None] | None = None
 
     def submit(self, job: Job) -> None:
         """Queue a job; its future gets the answers or the error."""
+        # Under load batches are full, and this is right; below, too little, which refuses nobody.
+        job.cost = self._took * max(1 / REQUESTS, len(job.rows) / ROWS)
         self._jobs.append(job)
-        self.waiting += len(job.rows)
+        self._waiting.rows += len(job.rows)
+        self._waiting.seconds += job.cost
         if self._task is None:
+            self._waiting.lanes.add(self)
             # The task starts after the requests that are already readable have been parsed: they share its batch.
             self._task = asyncio.get_running_loop().create_task(self._empty())
 
-    def expire(self, before: float) -> None:
-        """Refuse the jobs that came before an instant and are not answered."""
+    def expire(self, now: float) -> None:
+        """Refuse the jobs whose time is over, and begin to watch whether the clients of the others are still there."""
         for job in (*self._flying, *self._jobs):
-            if job.started < before and not job.future.done():
-                job.future.set_exception(
-                    Deadline(f"{self.model} did not answer in time", next="try again; the server is busy", model=self.model)
-                )
+            if not job.future.done():
+                if job.started < now - self._patience:
+                    self._late(job)
+                elif job.gone is not None:
+                    watch = asyncio.get_running_loop().create_task(_watch(job, job.gone, self.model))
+                    job.future.add_done_callback(lambda _, watch=watch: watch.cancel())  # type: ignore[misc]
+                    job.gone = None
 
     async def idle(self) -> None:
         """Wait until the queue is empty."""
@@ -159,16 +207,18 @@ class Lane:
                 # Two more turns of the loop let the requests that are on the wire join: measured at 16 connections,
                 # half the work per request.
                 await asyncio.sleep(0)
-                await asyncio.sleep(0)
+                if len(self._jobs) < FEW:
+                    await asyncio.sleep(0)
                 await self._run(self._take())
         finally:
             self._task = None
+            self._waiting.lanes.discard(self)
 
     def _take(self) -> list[Job]:
         first = self._jobs.popleft()
         jobs, rows = [first], len(first.rows)
         while self._jobs and len(jobs) < REQUESTS and rows + len(self._jobs[0].rows) <= ROWS:
-            if self._jobs[0].version != first.version:
+            if self._jobs[0].version != first.version or type(self._jobs[0].version) is not type(first.version):
                 break
             jobs.append(self._jobs.popleft())
             rows += len(jobs[-1].rows)
@@ -176,24 +226,56 @@ class Lane:
 
     async def _run(self, taken: list[Job]) -> None:
         self._flying = taken
-        rows = sum(len(job.rows) for job in taken)
-        jobs = [job for job in taken if not job.future.done()]
         try:
             ready = await self._deployments(taken[0].version)
-            if rows > INLINE or self._threaded:
-                loop = asyncio.get_running_loop()
-                outcomes, scored = await loop.run_in_executor(self._executor, self._work, jobs, ready)
-            else:
-                outcomes, scored = self._work(jobs, ready)
-            self._count(scored)
-            for job, outcome in outcomes:
-                _answer(job, outcome)
+            jobs = self._awaited(taken)
+            if jobs:
+                await self._score(jobs, ready)
         except Exception as error:
-            for job in jobs:
+            for job in taken:
                 _answer(job, error)
         finally:
-            self.waiting -= rows
+            self._waiting.rows -= sum(len(job.rows) for job in taken)
+            # Sums of fractions drift: an empty queue takes no time.
+            self._waiting.seconds = self._waiting.seconds - sum(job.cost for job in taken) if self._waiting.rows else 0.0
             self._flying = []
+
+    def _awaited(self, taken: list[Job]) -> list[Job]:
+        # Nobody waits for an answer that comes too late, so it is not worked out.
+        late = perf_counter() - self._patience
+        for job in taken:
+            if job.started < late:
+                self._late(job)
+        return [job for job in taken if not job.future.done()]
+
+    async def _score(self, jobs: list[Job], ready: Sequence[Ready]) -> None:
+        rows = sum(len(job.rows) for job in jobs)
+        began = perf_counter()
+        apart = any(loaded.contract.compiled == "native" for r in ready for loaded in r.loaded)
+        if rows > INLINE or self._threaded or self._slow or apart:
+            loop = asyncio.get_running_loop()
+            executor = self._natives if apart else self._executor
+            outcomes, scored = await loop.run_in_executor(executor, self._work, jobs, ready)
+        else:
+            outcomes, scored = self._work(jobs, ready)
+        took = perf_counter() - began
+        self._took += 0.2 * (took - self._took)
+        self._slow = self._took > SLOW
+        for job, outcome in outcomes:
+            _answer(job, outcome)
+        self._count(scored)
+
+    def _late(self, job: Job) -> None:
+        if not job.future.done():
+            job.future.set_exception(
+                Deadline(f"{self.model} did not answer in time", next="try again; the server is busy", model=self.model)
+            )
+
+
+async def _watch(job: Job, gone: Gone, model: str) -> None:
+    await gone()
+    if not job.future.done():
+        job.future.set_exception(Deadline("the client left before the answer", model=model))
 
 
 def _answer(job: Job, outcome: list[Answer] | Exception) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -16,6 +16,7 @@ from mulle.core.hashing import hash_bytes
 from mulle.core.records.base import to_json
 from mulle.core.records.prediction import Label
 from mulle.kernel.keys import key_text
+from mulle.kernel.redact import hidden_key
 from mulle.lifecycle.serving.ids import fresh_ids
 from mulle.lifecycle.serving.log import pack
 
@@ -81,6 +82,7 @@ def read_labels(
     remembered: Remembered,
     most: int,
     by: str = "",
+    hidden: Callable[[str], Collection[str]] = lambda _: (),
 ) -> Receipt:
     """Read a request's labels.
 
@@ -96,6 +98,8 @@ def read_labels(
         Gives a model's key columns, in order; empty when they are not known here.
     most : int
         Largest number of labels in one request.
+    hidden : callable
+        Gives a model's redacted columns; a key's values of these are kept by their pseudonym.
 
     Raises
     ------
@@ -116,6 +120,8 @@ def read_labels(
     for index, (id, item) in enumerate(zip(fresh_ids(int(now.timestamp() * 1e6), len(given)), given, strict=True)):
         label = _label(index, id, item, str(body.get("model") or ""), now, by)
         label = _ordered(index, label, columns(label.model))
+        if label.key and (redact := hidden(label.model)):
+            label = replace(label, key=hidden_key(label.key, redact))
         why = _why_unknown(label, known)
         if why:
             unknown.append({"index": index, "why": why})

@@ -99,14 +99,19 @@ class Segment:
 
     def __init__(self, folder: Path, kind: str, *, fsync: bool = False, largest: int = 64 * 2**20) -> None:
         self._folder, self._kind, self._fsync, self._largest = folder, kind, fsync, largest
-        self._lock = threading.Lock()
-        self._file = -1
+        self._lock, self._turn = threading.Lock(), threading.Lock()
+        self._file, self._number = -1, 0
+        # File and offset up to which all is on the disk, and from which on all was lost.
+        self._safe: tuple[int, int] = (0, 0)
+        self._lost: tuple[int, int] | None = None
         self.path: Path | None = None
         self.offset = 0
         self.first_write = 0.0
 
     def write(self, records: Sequence[bytes]) -> None:
         """Write framed records with one call to the system; all or none.
+
+        With `fsync` writers that come while the disk is busy share its next turn.
 
         Raises
         ------
@@ -121,15 +126,44 @@ class Segment:
                 written = os.write(self._file, data)
                 if written != len(data):
                     raise OSError(f"only {written} of {len(data)} bytes fitted")
-                if self._fsync:
-                    os.fdatasync(self._file)
             except OSError as error:
-                self._cut()
-                raise LogNotWritable(
-                    f"the {self._kind} log in {self._folder} cannot be written: {error}",
-                    next="free the disk under the home folder; nothing acknowledged is lost",
-                ) from error
+                self._cut(self.offset)
+                raise self._refused(error) from error
             self.offset += len(data)
+            place = (self._number, self.offset)
+        if self._fsync:
+            self._reach_disk(place)
+
+    def _reach_disk(self, place: tuple[int, int]) -> None:
+        with self._turn:
+            if self._lost is not None and self._lost < place <= (self._lost[0] + 1, 0):
+                raise self._refused(OSError("what was written with it did not reach the disk"))
+            if self._safe >= place:
+                return
+            with self._lock:
+                if self._number != place[0]:
+                    return  # a file reaches the disk before the next one begins
+                handle, reached = os.dup(self._file) if self._file >= 0 else -1, (self._number, self.offset)
+            try:
+                os.fdatasync(handle)
+                self._safe = reached
+            except OSError as error:
+                with self._lock:
+                    if self._number == place[0]:
+                        self._lost = self._safe if self._safe[0] == place[0] else (place[0], 0)
+                        self._cut(self._lost[1])
+                        self.offset = self._lost[1]
+                        self._release()
+                raise self._refused(error) from error
+            finally:
+                if handle >= 0:
+                    os.close(handle)
+
+    def _refused(self, error: OSError) -> LogNotWritable:
+        return LogNotWritable(
+            f"the {self._kind} log in {self._folder} cannot be written: {error}",
+            next="free the disk under the home folder; nothing acknowledged is lost",
+        )
 
     def close(self) -> None:
         """Let the file go; a drainer may then finish and remove it."""
@@ -137,6 +171,8 @@ class Segment:
             self._release()
 
     def _open(self) -> None:
+        if self._fsync and self._file >= 0:
+            os.fdatasync(self._file)
         self._folder.mkdir(parents=True, exist_ok=True)
         name = f"{self._kind}-{fresh_ids(time.time_ns() // 1000, 1)[0]}"
         scratch = self._folder / f".{name}.new"
@@ -150,13 +186,14 @@ class Segment:
             scratch.unlink(missing_ok=True)
             raise
         self._release()
+        self._number += 1
         self._file, self.path, self.offset = handle, self._folder / (name + SUFFIX), 0
         self.first_write = time.time()
 
-    def _cut(self) -> None:
+    def _cut(self, end: int) -> None:
         if self._file >= 0:
             try:
-                os.ftruncate(self._file, self.offset)
+                os.ftruncate(self._file, end)
             except OSError:
                 # A tail that cannot be cut would hide what is written after it: begin another file.
                 self._release()

@@ -7,9 +7,15 @@ from collections.abc import Sequence
 
 from mulle.kernel.routes import RoutedVersion
 
-__all__ = ["answering", "position"]
+__all__ = ["Forced", "answering", "position"]
 
 _SPAN = float(2**64)
+
+
+class Forced(int):
+    """A version that a request asks for past the routes, to try it; its answers are logged with the route ``forced``."""
+
+    __slots__ = ()
 
 
 def position(text: str, salt: str) -> float:

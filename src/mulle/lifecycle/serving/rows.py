@@ -18,9 +18,22 @@ PREDICTION_SCHEMA: dict[str, pl.DataType] = {
     "id": pl.String(), "created_at": _INSTANT, "request": pl.String(), "model": pl.String(), "version": pl.Int64(),
     "route": pl.String(), "key": pl.String(), "time": _INSTANT, "row": pl.String(), "features": pl.String(),
     "value": pl.String(), "probabilities": pl.String(), "freshness": pl.String(), "unseen": pl.String(),
-    "seconds": pl.Float64(), "day": pl.String(), "key_text": pl.String(),
+    "seconds": pl.Float64(), "error": pl.String(), "day": pl.String(), "key_text": pl.String(),
 }  # fmt: skip
-"""Columns of the table of predictions. `value` is text: a class's label, or a number that casts to Float64."""
+"""Columns of the table of predictions. `value` is text: a class's label, or a number that casts to Float64.
+
+What was refused has route ``refused``, the kind of the error, and neither row nor value.
+"""
+
+_REFUSED = {
+    "route": "refused",
+    "key": "{}",
+    "row": "{}",
+    "features": "{}",
+    "probabilities": "{}",
+    "freshness": "{}",
+    "unseen": "[]",
+}
 
 LABEL_SCHEMA: dict[str, pl.DataType] = {
     "id": pl.String(), "created_at": _INSTANT, "model": pl.String(), "prediction_id": pl.String(), "key": pl.String(),
@@ -45,11 +58,19 @@ def prediction_rows(payloads: Sequence[bytes]) -> pl.DataFrame:
     """
     columns: dict[str, list[Any]] = {name: [] for name in PREDICTION_SCHEMA if name != "day"}
     for payload in payloads:
-        _unroll(orjson.loads(payload), columns)
+        batch = orjson.loads(payload)
+        _unroll_refused(batch, columns) if "refused" in batch else _unroll(batch, columns)
     schema = {n: pl.Int64() if t == _INSTANT else t for n, t in PREDICTION_SCHEMA.items() if n != "day"}
     frame = pl.DataFrame(columns, schema=schema)
     frame = frame.with_columns(pl.col("created_at", "time").cast(_INSTANT))
     return frame.with_columns(day=pl.col("time").dt.strftime("%Y-%m-%d")).select(list(PREDICTION_SCHEMA))
+
+
+def _unroll_refused(batch: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+    for told in batch["refused"]:
+        row = {**_REFUSED, **told, "model": batch["model"], "created_at": batch["at"], "time": batch["at"]}
+        for name, values in columns.items():
+            values.append(row.get(name))
 
 
 def _unroll(batch: dict[str, Any], columns: dict[str, list[Any]]) -> None:
@@ -73,6 +94,7 @@ def _unroll(batch: dict[str, Any], columns: dict[str, list[Any]]) -> None:
         ["{}"] * count if chances is None else [_text(dict(zip(classes, p, strict=True))) for p in chances]
     )
     columns["freshness"] += [_text(f) for f in batch["freshness"]]
+    columns["error"] += [None] * count
     columns["unseen"] += [_text(unseen[str(i)]) if str(i) in unseen else "[]" for i in range(count)]
 
 

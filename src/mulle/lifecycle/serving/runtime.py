@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,15 +15,22 @@ from typing import Any
 import polars as pl
 
 from mulle.core.clock import Clock, WallClock, duration
-from mulle.core.errors import NotFound, Overloaded, TooLarge, Unavailable
+from mulle.core.declare.fleet import fleet_of
+from mulle.core.errors import LogNotWritable, MulleError, NotFound, Overloaded, TooLarge, Unavailable
 from mulle.core.records.bundle import Contract
 from mulle.core.settings import Settings
 from mulle.kernel.routes import ROUTES
-from mulle.lifecycle.serving.batch import Job, Lane, Outcome, settle
+from mulle.kernel.worker import Worker
+from mulle.lifecycle.serving.batch import Gone, Job, Lane, Outcome, Waiting, settle
+from mulle.lifecycle.serving.explain import Explaining
+from mulle.lifecycle.serving.fleet import spread
 from mulle.lifecycle.serving.labels import Remembered, read_labels
 from mulle.lifecycle.serving.log import Segment, log_folder
+from mulle.lifecycle.serving.logged import refused_record
+from mulle.lifecycle.serving.peers import Peers
 from mulle.lifecycle.serving.progress import lag
 from mulle.lifecycle.serving.score import Answer, Ready, Scored
+from mulle.lifecycle.serving.shadow import CALM, Shadows
 from mulle.lifecycle.serving.shelf import Joiner, Shelf
 from mulle.lifecycle.serving.table import Table
 from mulle.lifecycle.serving.tally import Tally
@@ -31,6 +39,11 @@ __all__ = ["Runtime"]
 
 POLL = 0.1
 """Seconds between looks at the routing table and at waiting requests' deadlines."""
+
+TELLS = 1.0
+"""Seconds after which the other workers are told what this one counted."""
+
+_GIVES_WAY = 0.0005
 
 
 class Runtime:
@@ -58,43 +71,73 @@ class Runtime:
         self._clock = clock or WallClock()
         self._by_row = settings.clock == "rows"
         self._deadline = duration(settings.deadline).total_seconds()
-        # Opening bundles and scoring large batches must not wait for each other.
-        self._openers = ThreadPoolExecutor(1, thread_name_prefix="mulle-open")
-        self._workers = ThreadPoolExecutor(2, thread_name_prefix="mulle-score")
-        self._shelf = Shelf(joiner)
-        self.table = Table(settings.home / ROUTES, self._shelf, self._openers, self._clock, by_row=self._by_row)
+        # Opening bundles, scoring what is large or slow, and scoring shadows must not wait for each other.
+        self._openers = ThreadPoolExecutor(2, thread_name_prefix="mulle-open")
+        self._workers = ThreadPoolExecutor(4, thread_name_prefix="mulle-score")
+        self._natives = ThreadPoolExecutor(2, thread_name_prefix="mulle-native")
+        self._child = Worker(seconds=self._deadline, memory=settings.child_memory)
+        self.explaining = Explaining(seconds=self._deadline, memory=settings.child_memory)
+        self.table = Table(
+            settings.home / ROUTES,
+            Shelf(joiner, self._child),
+            self._openers,
+            self._clock,
+            by_row=self._by_row,
+            most=settings.max_memory,
+        )
         folder = log_folder(settings.home)
         self._predictions = Segment(folder, "predictions", fsync=settings.fsync)
         self._labels = Segment(folder, "labels", fsync=settings.fsync)
+        self._shadows = Shadows(self._predictions, self._count)
         self._remembered = Remembered()
         self._lanes: dict[str, Lane] = {}
+        self._waiting = Waiting()
         self._told: set[tuple[int, str]] = set()
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
+        self._peers: Peers | None = None
 
     async def start(self) -> None:
         """Load what is routed and begin to watch the routing table."""
         # On a few rows the streaming engine's hand-over between threads costs more than the query.
         pl.Config.set_engine_affinity("in-memory")
+        # A thread that opens a bundle or scores a shadow gives way to the event loop sooner than Python's five milliseconds.
+        sys.setswitchinterval(_GIVES_WAY)
         await self.table.refresh()
-        self._watch = asyncio.get_running_loop().create_task(self._poll())
+        self._tell()
+        loop = asyncio.get_running_loop()
+        # Two, for bundles may take their time to open and deadlines do not wait for them.
+        self._watches = [loop.create_task(self._poll()), loop.create_task(self._follow())]
 
     async def stop(self) -> None:
         """Answer what is queued, then let the log go; nothing is answered afterwards."""
         self.draining = True
-        await asyncio.gather(*(lane.idle() for lane in self._lanes.values()))
-        if self._watch is not None:
-            self._watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watch
+        with suppress(TimeoutError):
+            # After the deadline every request has its answer; what still runs is a child that nobody waits for.
+            async with asyncio.timeout(self._deadline):
+                await asyncio.gather(*(lane.idle() for lane in tuple(self._waiting.lanes)))
+        await self._shadows.idle()
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+        self._tell()
         self._predictions.close()
         self._labels.close()
         self._openers.shutdown(cancel_futures=True)
         self._workers.shutdown()
+        self._child.close()
+        self._natives.shutdown(cancel_futures=True)
+        self.explaining.close()
 
     def submit(
-        self, model: str, rows: Sequence[Mapping[str, Any]], request: str, version: int | None, started: float
+        self,
+        model: str,
+        rows: Sequence[Mapping[str, Any]],
+        request: str,
+        version: int | None,
+        started: float,
+        gone: Gone | None = None,
     ) -> asyncio.Future[list[Answer]]:
-        """Queue rows for a model.
+        """Queue rows for a model, or for the members of a fleet.
 
         Parameters
         ----------
@@ -106,6 +149,8 @@ class Runtime:
             One version, or the model's routes.
         started : float
             When the request came, `time.perf_counter`.
+        gone : callable, optional
+            Returns when the client has left; it is asked only of requests that wait long.
 
         Returns
         -------
@@ -119,7 +164,8 @@ class Runtime:
         TooLarge
             More rows than one request may have.
         Overloaded
-            The queue is full; facts name ``retry_after`` in seconds.
+            The queue is full, or what waits in it takes longer than the deadline allows; facts name ``retry_after`` in
+            seconds.
         """
         lane = self._lanes.get(model)
         if lane is None or model not in self.table:
@@ -128,19 +174,64 @@ class Runtime:
             self.table.route_of(model, version)
         if len(rows) > self.settings.max_rows:
             raise TooLarge(f"{len(rows)} rows in one request, at most {self.settings.max_rows}", next="split them", model=model)
-        waiting = self.waiting()
-        if waiting and waiting + len(rows) > self.settings.max_queue:
-            raise Overloaded(
-                f"{waiting} rows are waiting, the most is {self.settings.max_queue}",
-                next="try again after the time named", model=model, retry_after=1,
+        if self._waiting.rows:
+            self.admit(model, len(rows))
+        each = None if version is not None else self.table.each(model)
+        loop = asyncio.get_running_loop()
+        if each is not None:
+            return spread(
+                rows, each, model, self.table, loop,
+                lambda name, part, number: self._queued(
+                    name, Job(part, f"{request}-{number}" if number else request, None, started, loop.create_future(), gone)
+                ),
             )  # fmt: skip
-        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
-        lane.submit(Job(rows, request, version, started, future))
-        return future
+        job = Job(rows, request, version, started, loop.create_future(), gone)
+        lane.submit(job)
+        return job.future
+
+    def _queued(self, model: str, job: Job) -> asyncio.Future[list[Answer]]:
+        (self._lanes.get(model) or self._lane(model)).submit(job)
+        return job.future
+
+    def admit(self, model: str, rows: int) -> None:
+        """Refuse rows that would wait too long.
+
+        Raises
+        ------
+        Overloaded
+        """
+        waiting = self._waiting
+        full = waiting.rows + rows > self.settings.max_queue
+        if waiting.rows and (full or waiting.seconds > self._deadline / 2):
+            said = f"{waiting.rows} rows are waiting, the most is {self.settings.max_queue}"
+            if not full:
+                said = f"{waiting.rows} rows are waiting, which takes about {waiting.seconds:.1f} s"
+            raise Overloaded(
+                said, next="try again after the time named", model=model, retry_after=max(1, math.ceil(waiting.seconds))
+            )
+
+    async def explain(self, model: str, rows: Sequence[Mapping[str, Any]], answers: list[Answer], started: float) -> None:
+        """Add what each feature did to answers that were given; see `Explaining.add`."""
+        await self.explaining.add(self.table, model, rows, answers, now=self._clock.now(), started=started)
+
+    def among(self, peers: Peers) -> None:
+        """Be one of several workers that count together; called before `start`."""
+        self._peers = peers
+        self.tally.add(peers.before())
+
+    def counted(self) -> Tally:
+        """Return the counters of all workers of this server; those of others are up to a second old."""
+        return self.tally if self._peers is None else self._peers.counted(self.tally)
 
     def waiting(self) -> int:
-        """Return the rows that are queued or being scored."""
-        return sum([lane.waiting for lane in self._lanes.values() if lane.waiting])
+        """Return the rows that are queued or being scored, in all workers."""
+        own = self._waiting.rows
+        return own if self._peers is None else int(self._peers.gauge("waiting", own, sum))
+
+    def generation(self) -> int:
+        """Return the routing table that is in force in every worker."""
+        own = self.table.generation
+        return own if self._peers is None else int(self._peers.gauge("generation", own, min))
 
     def label(self, body: object, by: str = "") -> dict[str, object]:
         """Take late labels; they are logged before this returns.
@@ -158,7 +249,7 @@ class Runtime:
         """
         receipt = read_labels(
             body, now=self._clock.now(), known=self.table.__contains__, columns=self._key, remembered=self._remembered,
-            most=self.settings.max_rows, by=by,
+            most=self.settings.max_rows, by=by, hidden=lambda name: self.table.log(name).redact,
         )  # fmt: skip
         if self._by_row:
             receipt = replace(receipt, labels=[replace(label, created_at=label.known_at) for label in receipt.labels])
@@ -199,9 +290,19 @@ class Runtime:
         }
 
     def log_lag(self) -> float:
-        """Return the age in seconds of what is in this worker's log and not yet in the lake."""
+        """Return the age in seconds of what is in the workers' logs and not yet in the lake."""
+        own = self._own_lag()
+        return own if self._peers is None else self._peers.gauge("lag", own, max)
+
+    def _own_lag(self) -> float:
         segment = self._predictions
         return lag(log_folder(self.settings.home), segment.path, segment.offset, segment.first_write, time.time())
+
+    def _tell(self) -> None:
+        if self._peers is not None:
+            own = {"waiting": self._waiting.rows, "lag": self._own_lag(), "generation": self.table.generation}
+            with suppress(MulleError):  # a full disk is told by the log
+                self._peers.tell(self.tally, **own)
 
     def _current(self, deployments: Sequence[Ready]) -> Ready | None:
         if self._by_row:
@@ -210,7 +311,8 @@ class Runtime:
         return next((r for r in reversed(deployments) if r.effective_at <= now), None)
 
     def _key(self, model: str) -> tuple[str, ...]:
-        ready = self.table.ready(model)
+        # A member that was not asked for yet has its fleet's key.
+        ready = self.table.ready(model) or self.table.ready(fleet_of(model))
         return ready[-1].loaded[0].contract.key if ready else ()
 
     def _lane(self, model: str) -> Lane:
@@ -223,19 +325,38 @@ class Runtime:
         async def deployments(version: int | None) -> Sequence[Ready]:
             return await self.table.deployments(model, version)
 
-        lane = Lane(model, deployments, work, lambda scored: self._count(model, scored), self._workers,
-                    threaded=self.settings.fsync)  # fmt: skip
+        def count(scored: Sequence[Scored]) -> None:
+            self._count(model, scored)
+            for part in scored:
+                for shadow in part.later:
+                    if not self._shadows.take(model, shadow, busy=self._waiting.rows > CALM):
+                        self.tally.dropped[(model, str(shadow.route.version))] += len(shadow.batch.rows)
+
+        lane = Lane(model, deployments, work, count, self._workers, self._waiting, self._natives,
+                    threaded=self.settings.fsync, patience=self._deadline)  # fmt: skip
         self._lanes[model] = lane
         return lane
 
     def _work(self, model: str, jobs: Sequence[Job], ready: Sequence[Ready]) -> tuple[list[Outcome], list[Scored]]:
         if not jobs:
             return [], []
-        outcomes, scored = settle(jobs, ready, model=model, now=self._clock.now(), by_row=self._by_row)
+        now = self._clock.now()
+        outcomes, scored = settle(jobs, ready, model=model, now=now, by_row=self._by_row)
         records = [record for part in scored for record in part.records]
+        refused = [(job.request, job.started, job.version, told) for job, told in outcomes if isinstance(told, Exception)]
+        if told := refused_record(model, refused, [fault for part in scored for fault in part.faults], now=now):
+            records.append(told)
         if records:
-            self._predictions.write(records)
+            self._log(model, records, sum(count for part in scored for _, _, count in part.rows))
         return outcomes, scored
+
+    def _log(self, model: str, records: list[bytes], rows: int) -> None:
+        try:
+            self._predictions.write(records)
+        except LogNotWritable:
+            if self.settings.must_log:
+                raise
+            self.tally.unlogged[model] += rows
 
     def _count(self, model: str, scored: Sequence[Scored]) -> None:
         tally = self.tally
@@ -251,14 +372,22 @@ class Runtime:
                     print(f"mulle: challenger {model}@{version} fails: {error.detail}", file=sys.stderr, flush=True)
 
     async def _poll(self) -> None:
+        told = 0.0
         while True:
             await asyncio.sleep(POLL)
-            before = time.perf_counter() - self._deadline
-            for lane in tuple(self._lanes.values()):
-                if lane.waiting:
-                    lane.expire(before)
+            now = time.perf_counter()
+            for lane in tuple(self._waiting.lanes):
+                lane.expire(now)
+            if now - told > TELLS:
+                self._tell()
+                told = now
+
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(POLL)
             try:
-                await self.table.refresh()
+                if await self.table.refresh():
+                    self._tell()
             except Exception as error:
                 # The watch outlives whatever one table brings; what is in service stays.
                 print(f"mulle: routes not taken up: {type(error).__name__}: {error}", file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """Scoring: rows in, answers and log records out; a pure step between the queue and the log.
 
-During a canary every version of the deployment scores every row; one answers, the others are logged as shadows.
+During a canary every version of the deployment scores every row; one answers, the others are logged as shadows. A version
+that is in the deployment as a shadow alone may be left for later, when the answers are out.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from mulle.core.clock import EPOCH
 from mulle.core.errors import ContractError, MulleError, Unavailable
 from mulle.kernel.bundle import Scores
 from mulle.kernel.keys import key_text
-from mulle.kernel.routes import RoutedVersion
+from mulle.kernel.routes import LogRule, RoutedVersion
 from mulle.kernel.transform import frame_from_rows
 from mulle.lifecycle.serving.ids import fresh_ids, repeatable_ids
 from mulle.lifecycle.serving.log import pack
+from mulle.lifecycle.serving.logged import trimmed
 from mulle.lifecycle.serving.route import answering
 from mulle.lifecycle.serving.shelf import Loaded
 
-__all__ = ["Answer", "Batch", "Ready", "Scored", "score_batch"]
+__all__ = ["Answer", "Batch", "Ready", "Scored", "Shadow", "score_batch", "score_shadow"]
 
 Answer = dict[str, Any]
 """A prediction in the surface's shape: id, value, version, route, freshness, and probabilities of classifiers."""
@@ -42,6 +44,7 @@ class Ready:
     salt: str
     routes: tuple[RoutedVersion, ...]
     loaded: tuple[Loaded, ...]
+    log: LogRule = field(default_factory=LogRule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class Batch:
         Per row: when its request came, in seconds of `time.perf_counter`.
     by_row : bool
         Take each row's own time as now (replay).
+    named : bool
+        The requests are names for good (a stream's): the same row has the same id each time it is scored.
     """
 
     model: str
@@ -64,6 +69,7 @@ class Batch:
     started: Sequence[float]
     now: datetime
     by_row: bool
+    named: bool = False
 
 
 @dataclass(slots=True)
@@ -82,6 +88,8 @@ class Scored:
         Features whose category was never seen, once per answered row.
     faults : list
         (version, error) of challengers that failed while the champion answered.
+    later : list of Shadow
+        What was left to be scored when the answers are out.
     """
 
     answers: list[Answer]
@@ -89,6 +97,18 @@ class Scored:
     rows: list[tuple[int, str, int]] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
     faults: list[tuple[int, MulleError]] = field(default_factory=list)
+    later: list[Shadow] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A batch that a shadow has still to score."""
+
+    route: RoutedVersion
+    loaded: Loaded
+    batch: Batch
+    prepared: _Prepared | None
+    log: LogRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +118,7 @@ class _Prepared:
     times: Sequence[int]
 
 
-def score_batch(deployments: Sequence[Ready], batch: Batch) -> Scored:
+def score_batch(deployments: Sequence[Ready], batch: Batch, *, defer: bool = False) -> Scored:
     """Score a batch by the deployment in force, or by each row's own in a replay.
 
     Parameters
@@ -106,6 +126,8 @@ def score_batch(deployments: Sequence[Ready], batch: Batch) -> Scored:
     deployments : sequence of Ready
         The model's, oldest first.
     batch : Batch
+    defer : bool
+        Leave shadows for `score_shadow`; never in a replay, where each must have scored each row.
 
     Raises
     ------
@@ -117,7 +139,7 @@ def score_batch(deployments: Sequence[Ready], batch: Batch) -> Scored:
         When no deployment is in force.
     """
     if not batch.by_row:
-        return _score(_chosen(deployments, batch.now, batch.model), batch)
+        return _score(_chosen(deployments, batch.now, batch.model), batch, defer=defer)
     groups: dict[str, tuple[Ready, list[int]]] = {}
     moments = _row_times(deployments, batch)
     # Played again, the same rows must give the same records, the pairing id included.
@@ -137,6 +159,20 @@ def score_batch(deployments: Sequence[Ready], batch: Batch) -> Scored:
         whole.unseen += part.unseen
         whole.faults += part.faults
     return whole
+
+
+def score_shadow(shadow: Shadow) -> Scored:
+    """Score what was left for later; its answers are for the log alone, and so are its faults."""
+    route, loaded, batch = shadow.route, shadow.loaded, shadow.batch
+    scored = Scored(answers=[])
+    try:
+        made = shadow.prepared or _prepare(loaded, batch)
+        score = loaded.predictor.score(made.features)
+    except MulleError as error:
+        scored.faults.append((route.version, error))
+        return scored
+    _collect(scored, loaded, made, score, ["shadow"] * len(batch.rows), batch, shadow.log, paired=True)
+    return scored
 
 
 def _chosen(deployments: Sequence[Ready], at: datetime, model: str) -> Ready:
@@ -164,11 +200,15 @@ def _row_times(deployments: Sequence[Ready], batch: Batch) -> list[int]:
     return _micros(frame.to_series())
 
 
-def _score(ready: Ready, batch: Batch) -> Scored:
+def _score(ready: Ready, batch: Batch, *, defer: bool = False) -> Scored:
     prepared: dict[int, _Prepared] = {}
     scores: list[tuple[RoutedVersion, Loaded, _Prepared, Scores]] = []
     faults: list[tuple[int, MulleError]] = []
+    later: list[Shadow] = []
     for route, loaded in zip(ready.routes, ready.loaded, strict=True):
+        if defer and route.mode == "shadow":
+            later.append(Shadow(route, loaded, batch, prepared.get(loaded.sharing), ready.log))
+            continue
         try:
             made = prepared.get(loaded.sharing)
             if made is None:
@@ -180,10 +220,10 @@ def _score(ready: Ready, batch: Batch) -> Scored:
                 raise
             faults.append((route.version, error))
     chosen = _chosen_routes(ready, [s[0] for s in scores], scores[0][1], batch)
-    scored = Scored(answers=[{}] * len(batch.rows), faults=faults)
+    scored = Scored(answers=[{}] * len(batch.rows), faults=faults, later=later)
     for number, (route, loaded, made, score) in enumerate(scores):
         labels = [route.mode if c == number else "shadow" for c in chosen] if len(scores) > 1 else [route.mode] * len(chosen)
-        _collect(scored, loaded, made, score, labels, batch)
+        _collect(scored, loaded, made, score, labels, batch, ready.log, paired=len(ready.routes) > 1)
     return scored
 
 
@@ -225,7 +265,9 @@ def _chosen_routes(ready: Ready, routes: Sequence[RoutedVersion], champion: Load
     return [answering(routes, text or request, ready.salt) for text, request in zip(texts, batch.requests, strict=True)]
 
 
-def _collect(scored: Scored, loaded: Loaded, made: _Prepared, score: Scores, labels: list[str], batch: Batch) -> None:
+def _collect(
+    scored: Scored, loaded: Loaded, made: _Prepared, score: Scores, labels: list[str], batch: Batch, log: LogRule, *, paired: bool
+) -> None:
     contract, count = loaded.contract, len(labels)
     chances = None if score.probabilities is None else score.probabilities.tolist()
     version, classes = loaded.version, contract.classes
@@ -243,17 +285,22 @@ def _collect(scored: Scored, loaded: Loaded, made: _Prepared, score: Scores, lab
         scored.rows.append((version, label, count if len(labels) == 1 else labels.count(label)))
     scored.unseen += [name for row, names in score.unseen.items() if labels[row] != "shadow" for name in names]
     ended = perf_counter()
+    features = dict(zip(made.features.columns, zip(*made.features.rows(), strict=True), strict=True))
     record = {
         "at": (batch.now.astimezone(UTC) - EPOCH) // _MICROSECOND, "by_row": batch.by_row, "model": loaded.model,
         "version": version, "key": contract.key, "classes": classes, "id": ids, "request": batch.requests, "route": labels,
-        "time": made.times, "row": batch.rows, "features": made.features.to_dict(as_series=False), "value": score.values,
+        "time": made.times, "row": batch.rows, "features": features, "value": score.values,
         "probabilities": chances, "freshness": made.freshness, "unseen": score.unseen,
         "seconds": [round(ended - start, 6) for start in batch.started],
     }  # fmt: skip
-    scored.records.append(pack(orjson.dumps(record, option=orjson.OPT_NON_STR_KEYS, default=str)))
+    logged = trimmed(record, log, paired=paired)
+    if logged is not None:
+        scored.records.append(pack(orjson.dumps(logged, option=orjson.OPT_NON_STR_KEYS, default=str)))
 
 
 def _ids(loaded: Loaded, times: Sequence[int], batch: Batch) -> list[str]:
+    if batch.named:
+        return repeatable_ids(times, [request.encode() for request in batch.requests], _named(loaded))
     if not batch.by_row:
         return fresh_ids((batch.now - EPOCH) // _MICROSECOND, len(times))
     return repeatable_ids(times, _contents(batch), _named(loaded))

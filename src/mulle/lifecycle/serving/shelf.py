@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import polars as pl
 
 from mulle.core.clock import EPOCH
 from mulle.core.errors import BundleError, MulleError
+from mulle.core.hashing import hash_bytes
 from mulle.core.records.bundle import Contract, InputField
 from mulle.kernel.bundle import Predictor
 from mulle.kernel.routes import RoutedVersion
 from mulle.kernel.transform import frame_from_rows
+from mulle.kernel.worker import Worker
 
 __all__ = ["Joiner", "JoinReader", "Loaded", "Shelf"]
+
+_LEAST, _TIMES = 300_000, 6
+"""What a bundle takes in memory: measured with gradient-boosted trees, six times its graph's file, and contract and session."""
+
+_Key = tuple[int, str]
 
 
 class JoinReader(Protocol):
@@ -43,6 +51,8 @@ class Loaded:
     ----------
     sharing : int
         Two bundles with the same one turn a request into the same features, so that is done once for both.
+    size : int
+        Bytes of memory that it is counted with.
     """
 
     model: str
@@ -51,64 +61,90 @@ class Loaded:
     contract: Contract
     joins: JoinReader | None
     sharing: int
+    size: int = 0
 
 
 class Shelf:
-    """Opens bundles and keeps them by content hash; safe to use from several threads.
+    """Opens bundles and keeps them until they are let go; safe to use from several threads.
+
+    Who still answers with a bundle keeps it alive, whatever the shelf does.
 
     Parameters
     ----------
     joiner : callable
-    most : int
-        Bundles kept; the least recently used go first. Who still answers with one keeps it alive.
+    worker : Worker, optional
+        The child that runs every model which did not compile.
+
+    Attributes
+    ----------
+    used : int
+        Bytes of memory that the kept bundles are counted with.
     """
 
-    def __init__(self, joiner: Joiner, *, most: int = 512) -> None:
-        self._joiner, self._most = joiner, most
-        self._kept: OrderedDict[tuple[str, int, str], Loaded] = OrderedDict()
-        self._refused: dict[str, MulleError] = {}
+    def __init__(self, joiner: Joiner, worker: Worker | None = None) -> None:
+        self._joiner, self._worker = joiner, worker
+        self._kept: dict[str, dict[_Key, Loaded]] = {}
+        self._opening: dict[tuple[str, _Key], Future[Loaded]] = {}
         self._sharing: dict[str, int] = {}
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self.used = 0
 
     def get(self, model: str, route: RoutedVersion) -> Loaded:
-        """Return a loaded bundle, opening it when needed (slow: call it in a thread).
+        """Return a loaded bundle, opening it when needed (slow: call it in a thread); opening one waits for no other.
 
         Raises
         ------
         BundleError
             When the bundle is corrupt, not what was registered or does not load.
         """
-        key = (model, route.version, route.bundle)
+        key = (route.version, route.bundle)
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-            try:
-                loaded = self._open(model, route)
-            except MulleError as error:
-                self._refused[route.bundle] = error
-                raise
-            self._refused.pop(route.bundle, None)
-            self._kept[key] = loaded
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-            return loaded
+            found = self._kept.get(model, {}).get(key)
+            if found is not None:
+                return found
+            other = self._opening.get((model, key))
+            if other is None:
+                mine = self._opening[(model, key)] = Future()
+        if other is not None:
+            return other.result()
+        try:
+            loaded = self._open(model, route)
+        except BaseException as error:
+            self._opened(model, key, None)
+            mine.set_exception(error)
+            raise
+        self._opened(model, key, loaded)
+        mine.set_result(loaded)
+        return loaded
 
     def peek(self, model: str, route: RoutedVersion) -> Loaded | None:
         """Return a bundle only if it is loaded already."""
-        return self._kept.get((model, route.version, route.bundle))
-
-    def refused(self, bundle: str) -> MulleError | None:
-        """Return why a bundle was refused when it was last tried."""
-        return self._refused.get(bundle)
+        return self._kept.get(model, {}).get((route.version, route.bundle))
 
     def versions(self, model: str) -> list[int]:
         """List the versions of a model that are loaded, sorted."""
-        return sorted({version for name, version, _ in tuple(self._kept) if name == model})
+        return sorted({version for version, _ in tuple(self._kept.get(model, ()))})
+
+    def let_go(self, model: str, but: Collection[Loaded] = ()) -> list[int]:
+        """Let a model's bundles go, but some; returns the versions that went, sorted."""
+        with self._lock:
+            kept = self._kept.get(model, {})
+            gone = [key for key, loaded in kept.items() if loaded not in but]
+            self.used -= sum(kept.pop(key).size for key in gone)
+            if not kept:
+                self._kept.pop(model, None)
+        return sorted(version for version, _ in gone)
+
+    def _opened(self, model: str, key: _Key, loaded: Loaded | None) -> None:
+        with self._lock:
+            del self._opening[(model, key)]
+            if loaded is not None:
+                self._kept.setdefault(model, {})[key] = loaded
+                self.used += loaded.size
 
     def _open(self, model: str, route: RoutedVersion) -> Loaded:
         try:
-            predictor = Predictor.open(Path(route.address), expected=route.bundle, threads=1)
+            predictor = Predictor.open(Path(route.address), expected=route.bundle, threads=1, worker=self._worker)
         except MulleError:
             raise
         except Exception as error:
@@ -120,15 +156,32 @@ class Shelf:
         contract = predictor.contract
         joins = self._joiner(contract) if contract.joins else None
         same = repr((contract.inputs, contract.joins, contract.time, contract.transform.get("hash")))
-        sharing = self._sharing.setdefault(same, len(self._sharing))
-        loaded = Loaded(model, route.version, predictor, contract, joins, sharing)
-        _warm(loaded)
+        with self._lock:
+            known = len(self._sharing)
+            sharing = self._sharing.setdefault(hash_bytes(same.encode()), len(self._sharing))
+        loaded = Loaded(model, route.version, predictor, contract, joins, sharing, _size(Path(route.address)))
+        if contract.compiled == "native":
+            # Its child takes seconds to import what the model needs; the server is ready before.
+            threading.Thread(target=_warm, args=(loaded,), daemon=True, name="mulle-warm").start()
+        else:
+            _warm(loaded, whole=sharing == known)
         return loaded
 
 
-def _warm(loaded: Loaded) -> None:
-    # The first run of a plan and of a session is slow; nobody's request should pay for it.
+def _size(folder: Path) -> int:
+    with suppress(OSError):
+        return _LEAST + _TIMES * (folder / "model.onnx").stat().st_size
+    return _LEAST  # a native model lives in another process
+
+
+def _warm(loaded: Loaded, *, whole: bool = True) -> None:
+    # The first run of a plan and of a session is slow; nobody's request should pay for it. Of bundles that turn requests
+    # into the same features only the session is new.
     contract = loaded.contract
+    if not whole:
+        with suppress(Exception):
+            loaded.predictor.run(np.zeros((1, len(contract.features)), np.float32))
+        return
     blank = {f.name: _blank(f) if f.name in contract.key else None for f in contract.inputs}
     with suppress(Exception):
         frame = frame_from_rows([blank], contract.inputs, model=loaded.model, time=contract.time, now=EPOCH)

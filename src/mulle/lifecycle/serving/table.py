@@ -13,18 +13,20 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from mulle.core.clock import EPOCH, Clock
+from mulle.core.declare.fleet import fleet_of
 from mulle.core.errors import MulleError, NotFound, Unavailable
-from mulle.kernel.routes import ModelRoutes, Routed, RoutedVersion, RoutingTable, in_force, read_routes
+from mulle.kernel.routes import LogRule, ModelRoutes, Routed, RoutedVersion, RoutesBook, in_force, open_book
+from mulle.lifecycle.serving.route import Forced
 from mulle.lifecycle.serving.score import Ready
 from mulle.lifecycle.serving.shelf import Loaded, Shelf
 
 __all__ = ["EAGER", "Table"]
 
 EAGER = 64
-"""With at most this many models all are loaded as soon as they are routed; a larger fleet is loaded as it is asked for."""
+"""With at most this many models all are loaded as soon as they are routed, and stay; more are loaded as they are asked for.
 
-ACTIVE = 256
-"""Models of a fleet kept ready; the least recently asked go first."""
+The members of fleets are not counted, and always loaded as they are asked for.
+"""
 
 
 class Table:
@@ -40,6 +42,8 @@ class Table:
     clock : Clock
     by_row : bool
         Rows choose by their own time, so every kept deployment must be ready; else those from now on.
+    most : int
+        Bytes that loaded bundles may take; beyond, the models go that were not asked for the longest.
 
     Attributes
     ----------
@@ -49,21 +53,32 @@ class Table:
         Model to why its newest routes are not in force.
     """
 
-    def __init__(self, path: Path, shelf: Shelf, executor: Executor, clock: Clock, *, by_row: bool) -> None:
+    def __init__(self, path: Path, shelf: Shelf, executor: Executor, clock: Clock, *, by_row: bool, most: int = 2**30) -> None:
         self._path, self._shelf, self._executor, self._clock, self._by_row = path, shelf, executor, clock, by_row
+        self._most = most
         self._stamp: tuple[int, int, int] | None = None
-        self._routed: dict[str, ModelRoutes] = {}
-        self._ready: OrderedDict[str, tuple[Ready, ...]] = OrderedDict()
+        self._routed = RoutesBook(0, {})
+        self._stay: frozenset[str] = frozenset()
+        self._ready: dict[str, tuple[Ready, ...]] = {}
+        self._asked: OrderedDict[str, None] = OrderedDict()
         self._opening: dict[str, asyncio.Future[tuple[Ready, ...]]] = {}
         self.generation = -1
         self.problems: dict[str, MulleError] = {}
 
-    def __contains__(self, model: str) -> bool:
+    def __contains__(self, model: object) -> bool:
         return model in self._routed
 
     def models(self) -> list[str]:
         """List the routed models, sorted."""
         return sorted(self._routed)
+
+    def loaded(self) -> list[str]:
+        """List the models that answer without being loaded first, sorted."""
+        return sorted(self._ready)
+
+    def each(self, model: str) -> str | None:
+        """Return the column that names a fleet's members; None for a model of its own."""
+        return self._routed[model].each
 
     def ready(self, model: str) -> tuple[Ready, ...]:
         """Return a model's loaded deployments, oldest first; empty when none is loaded."""
@@ -80,13 +95,13 @@ class Table:
             return False
         loop = asyncio.get_running_loop()
         try:
-            table = await loop.run_in_executor(self._executor, read_routes, self._path)
+            book = await loop.run_in_executor(self._executor, open_book, self._path)
         except Unavailable as error:
             self.problems[""], self._stamp = error, stamp
             return False
         self.problems.pop("", None)
-        await self._adopt(table)
-        self._stamp, self.generation = stamp, table.generation
+        await self._adopt(book)
+        self._stamp, self.generation = stamp, book.generation
         return True
 
     async def deployments(self, model: str, version: int | None = None) -> tuple[Ready, ...]:
@@ -107,11 +122,11 @@ class Table:
         if version is not None:
             return await self._pinned(model, version)
         ready = self._ready.get(model)
-        if ready:
-            if len(self._ready) > EAGER:
-                self._ready.move_to_end(model)
-            return ready
-        return await self._open(model)
+        if ready is None:
+            return await self._open(model)
+        if model not in self._stay:
+            self._asked.move_to_end(model)
+        return ready
 
     def route_of(self, model: str, version: int) -> RoutedVersion:
         """Return a version's route in the newest kept deployment that has it.
@@ -128,6 +143,18 @@ class Table:
         what = f"version {version} of {model}" if routes else f"model '{model}'"
         raise NotFound(f"no {what} is deployed here", next="GET /v1/models lists what is", model=model)
 
+    def log(self, model: str) -> LogRule:
+        """Return what of a model's answers is logged."""
+        routes = self._routed.get(model) or self._routed.get(fleet_of(model))
+        return routes.log if routes else LogRule()
+
+    async def let_go(self, model: str) -> list[int]:
+        """Let a model's versions go from memory, but those in force or in force soon; returns which went."""
+        return self._forgotten(model)
+
+    def _forgotten(self, model: str) -> list[int]:
+        return self._shelf.let_go(model, {loaded for ready in self.ready(model) for loaded in ready.loaded})
+
     async def _pinned(self, model: str, version: int) -> tuple[Ready, ...]:
         route = self.route_of(model, version)
         loaded = self._shelf.peek(model, route)
@@ -137,13 +164,16 @@ class Table:
                 loaded = await loop.run_in_executor(self._executor, self._shelf.get, model, route)
             except MulleError as error:
                 raise _not_loaded(model, error) from error
+        self._touch(model)
         current = in_force(self._routed[model].deployments, self._clock.now())
         modes = {r.version: r.mode for r in current.routes} if current else {}
-        mode = modes.get(version, "pinned")
+        mode = "forced" if isinstance(version, Forced) else modes.get(version, "pinned")
         alone = RoutedVersion(
-            version=version, share=1.0, mode="pinned" if mode == "shadow" else mode, bundle=route.bundle, address=route.address
-        )
-        return (Ready(id=f"pinned-{version}", effective_at=EPOCH, salt="", routes=(alone,), loaded=(loaded,)),)
+            version=route.version, share=1.0, mode="pinned" if mode == "shadow" else mode, bundle=route.bundle,
+            address=route.address,
+        )  # fmt: skip
+        ready = Ready(f"pinned-{version}", EPOCH, "", routes=(alone,), loaded=(loaded,), log=self.log(model))
+        return (ready,)
 
     async def _open(self, model: str) -> tuple[Ready, ...]:
         routes = self._routed.get(model)
@@ -162,27 +192,48 @@ class Table:
             raise _not_loaded(model, problem)
         # The routes may have moved on while this was loading.
         if self._routed.get(model) == routes:
-            self._ready[model] = ready
-        while len(self._ready) > max(ACTIVE, EAGER):
-            self._ready.popitem(last=False)
+            self._put(model, ready)
         return ready
 
-    async def _adopt(self, table: RoutingTable) -> None:
-        loop = asyncio.get_running_loop()
-        before = self._routed
+    def _put(self, model: str, ready: tuple[Ready, ...]) -> None:
+        before = self._ready.get(model, ())
+        self._ready[model] = ready
+        if before:
+            self._forgotten(model)
+        self._touch(model)
+
+    def _touch(self, model: str) -> None:
+        # The one asked for stays, whatever it takes: an answer is due.
+        self._asked[model] = None
+        self._asked.move_to_end(model)
+        while self._shelf.used > self._most and (oldest := next((m for m in self._asked if m not in self._stay), model)) != model:
+            self._drop(oldest)
+
+    def _drop(self, model: str) -> None:
+        self._asked.pop(model, None)
+        self._ready.pop(model, None)
+        self._shelf.let_go(model)
+
+    async def _adopt(self, book: RoutesBook) -> None:
+        before, loop = self._routed, asyncio.get_running_loop()
+        changed, self._stay = await loop.run_in_executor(self._executor, _compared, book, before)
         # New names must answer at once, be it by loading on demand; changed ones keep their loaded routes until then.
-        self._routed = dict(table.models)
-        for model in list(self._ready):
-            if model not in table.models:
-                del self._ready[model]
-        for model, routes in table.models.items():
-            if before.get(model) == routes and model not in self.problems:
-                continue
-            if model not in self._ready and len(table.models) > EAGER:
+        self._routed = book
+        for model in [model for model in self._asked if model not in book]:
+            self._drop(model)
+        again = [model for model in self.problems if model in book]
+        wanted = [m for m in dict.fromkeys((*changed, *again)) if m in self._ready or m in self._stay]
+        # Those asked for last are waited for the most.
+        order = {model: place for place, model in enumerate(self._asked)}
+        for model in sorted(wanted, key=lambda m: (m not in self._stay, -order.get(m, 0))):
+            try:
+                routes = book[model]
+            except Unavailable as error:
+                self.problems[model] = error
                 continue
             ready = await loop.run_in_executor(self._executor, self._load, model, routes)
             if ready:
-                self._ready[model] = ready
+                self._put(model, ready)
 
     def _load(self, model: str, routes: ModelRoutes) -> tuple[Ready, ...]:
         problems: list[MulleError] = []
@@ -219,7 +270,7 @@ class Table:
         if not pairs:
             return None
         routes, loaded = tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
-        return Ready(deployment.id, deployment.effective_at, deployment.salt, routes, loaded)
+        return Ready(deployment.id, deployment.effective_at, deployment.salt, routes, loaded, self.log(model))
 
     def _look(self) -> tuple[int, int, int]:
         try:
@@ -227,6 +278,11 @@ class Table:
         except OSError:
             return (0, 0, 0)
         return (found.st_mtime_ns, found.st_ino, found.st_size)
+
+
+def _compared(book: RoutesBook, before: RoutesBook) -> tuple[list[str], frozenset[str]]:
+    own = [model for model in book if fleet_of(model) == model]
+    return book.changed(before), frozenset(own if len(own) <= EAGER else ())
 
 
 def _not_loaded(model: str, error: MulleError) -> Unavailable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from typing import Any
 
 __all__ = ["BOUNDS", "Tally"]
 
@@ -24,6 +25,10 @@ class Tally:
         Categories never seen in training, by (model, feature).
     faults : Counter
         Batches that a challenger failed while the champion answered, by (model, version).
+    dropped : Counter
+        Rows that shadows left out for want of time, by (model, version).
+    unlogged : Counter
+        Rows scored that the log could not take, by model; only where settings allow that.
     buckets : list of int
         Requests by latency; the last is above every bound.
     seconds : float
@@ -42,6 +47,8 @@ class Tally:
         self.rows: Counter[tuple[str, str, str]] = Counter()
         self.unseen: Counter[tuple[str, str]] = Counter()
         self.faults: Counter[tuple[str, str]] = Counter()
+        self.dropped: Counter[tuple[str, str]] = Counter()
+        self.unlogged: Counter[str] = Counter()
         self.labels: Counter[str] = Counter()
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
@@ -51,3 +58,35 @@ class Tally:
         self.requests[(model, str(version), route, status)] += 1
         self.buckets[bisect_left(BOUNDS, seconds)] += 1
         self.seconds += seconds
+
+    def add(self, other: Tally) -> None:
+        """Add what another counted."""
+        for name in _COUNTERS:
+            getattr(self, name).update(getattr(other, name))
+        self.buckets = [mine + theirs for mine, theirs in zip(self.buckets, other.buckets, strict=True)]
+        self.seconds += other.seconds
+
+    def written(self) -> dict[str, Any]:
+        """Give the counters as JSON values, for `read`.
+
+        Examples
+        --------
+        >>> tally = Tally(); tally.request("m", 1, "champion", 200, 0.1); Tally.read(tally.written()).requests
+        Counter({('m', '1', 'champion', 200): 1})
+        """
+        counters = {name: [[key, count] for key, count in getattr(self, name).items()] for name in _COUNTERS}
+        return {**counters, "buckets": self.buckets, "seconds": self.seconds}
+
+    @classmethod
+    def read(cls, told: Any) -> Tally:
+        """Read what `written` gave; counters that it has not are empty."""
+        tally = cls()
+        for name in _COUNTERS:
+            for key, count in told.get(name, ()):
+                getattr(tally, name)[tuple(key) if isinstance(key, list) else key] = count
+        tally.buckets = list(told.get("buckets", tally.buckets))
+        tally.seconds = float(told.get("seconds", 0.0))
+        return tally
+
+
+_COUNTERS = ("requests", "rows", "unseen", "faults", "dropped", "unlogged", "labels")

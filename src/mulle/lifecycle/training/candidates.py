@@ -7,12 +7,13 @@ from typing import Any, Protocol
 
 from sklearn.pipeline import Pipeline
 
-from mulle.core.declare.candidates import Candidate
+from mulle.core.declare.candidates import CODES, MEANS, Candidate
 from mulle.core.declare.ranges import Floats, Ints, Range
 from mulle.core.errors import DeclarationError, TrialError
 from mulle.core.records.base import Json
 from mulle.core.records.bundle import FeatureSpec
 from mulle.lifecycle.training.kinds.extras import EXTRAS
+from mulle.lifecycle.training.kinds.kept import KEPT
 from mulle.lifecycle.training.kinds.kind import Kind
 from mulle.lifecycle.training.kinds.linear import LINEAR
 from mulle.lifecycle.training.kinds.near import NEAR
@@ -23,7 +24,7 @@ __all__ = ["TREE_ROWS", "SampledTrial", "build", "defaults", "space"]
 
 _KINDS: dict[str, Kind] = {**LINEAR, **TREES, **NEAR, **EXTRAS}
 
-_OWN = {"custom": CUSTOM, "onnx": ONNX}
+_OWN = {"custom": CUSTOM, "onnx": ONNX, "kept": KEPT}
 
 _ROWS = "@rows"
 """Among a trial's parameters: the rows it was suggested for, where the kind is only for so many."""
@@ -45,17 +46,19 @@ class SampledTrial(Protocol):
         ...
 
 
-def space(candidate: Candidate, trial: SampledTrial, task: str, rows: int) -> Json:
+def space(candidate: Candidate, trial: SampledTrial, task: str, rows: int, *, label: str = "") -> Json:
     """Suggest parameters for a candidate; what the user fixed is taken as it is.
 
     Parameters
     ----------
     candidate : Candidate
     trial : Optuna trial
-        Parameters are named ``kind.parameter``.
+        Parameters are named ``label.parameter``.
     task : str
     rows : int
         Rows of the training set; bounds the size of trees' leaves.
+    label : str
+        Tells candidates of one kind apart; by default the kind.
 
     Returns
     -------
@@ -64,7 +67,7 @@ def space(candidate: Candidate, trial: SampledTrial, task: str, rows: int) -> Js
     """
     chosen: Json = {}
     for name, over in _ranges(candidate, task, rows).items():
-        key = f"{candidate.kind}.{name}"
+        key = f"{label or candidate.kind}.{name}"
         if isinstance(over, Floats):
             chosen[name] = trial.suggest_float(key, over.low, over.high, log=over.log)
         elif isinstance(over, Ints):
@@ -102,7 +105,7 @@ def build(settings: Mapping[str, Any], task: str, specs: Sequence[FeatureSpec], 
     """
     name, params = str(settings["candidate"]), dict(settings.get("params", {}))
     kind = _kind(name)
-    rows = params.pop(_ROWS, 0)
+    rows, codes = params.pop(_ROWS, 0), str(params.pop(CODES, MEANS))
     if kind.most_rows is not None and rows > kind.most_rows:
         raise TrialError(f"{name} is for at most {kind.most_rows} rows, here are {rows}", next="leave it to smaller tables")
     try:
@@ -110,7 +113,7 @@ def build(settings: Mapping[str, Any], task: str, specs: Sequence[FeatureSpec], 
     except TypeError as error:
         raise DeclarationError(f"candidate {name}: {error}", next="use the estimator's own names") from error
     prepare = prepared_as(settings) if kind is CUSTOM else kind.prepare
-    return Pipeline([*prepare(specs, task), ("model", model)])
+    return Pipeline([*prepare(specs, task, codes), ("model", model)])
 
 
 def _told(candidate: Candidate, rows: int) -> Json:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from mulle.core.hashing import hash_json
 from mulle.core.records.base import Json
 from mulle.lifecycle.training.ensemble import Score, calibrate, choose_members, settings_of
 from mulle.lifecycle.training.folds import Rows
@@ -14,7 +16,10 @@ from mulle.lifecycle.training.folds import Rows
 __all__ = ["choose"]
 
 _LIBRARY = 20
-"""The best trials that an ensemble is chosen from."""
+"""Trials that an ensemble is chosen from: the best ones."""
+
+_OF_A_KIND = 3
+"""Of one kind of candidate, at most: a search ends among the like of its best, which err together."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -44,7 +49,7 @@ def choose(
     notes: list[str] = []
     members, mean = [_member(ranked[0], 1.0)], None
     if most > 1 or calibrated:
-        library = ranked[: _LIBRARY if most > 1 else 1]
+        library = _library(ranked) if most > 1 else ranked[:1]
         heard = [(t, found) for t in library if (found := said(t["number"])) is not None]
         members, mean = _together(heard, rows, most, notes)
     correction = None
@@ -52,6 +57,17 @@ def choose(
         correction = calibrate(mean, _codes(rows), seed=rows.seed)
         notes.append("calibrated" if correction else "not calibrated: the correction does not help on rows it was not fitted on")
     return settings_of(members, correction), tuple(notes)
+
+
+def _library(ranked: Sequence[Json]) -> list[Json]:
+    kinds: Counter[str] = Counter()
+    library: dict[str, Json] = {}
+    for trial in ranked:
+        settings = hash_json(_member(trial, 1.0))
+        if settings not in library and kinds[trial["candidate"]] < _OF_A_KIND:
+            kinds[trial["candidate"]] += 1
+            library[settings] = trial
+    return list(library.values())[:_LIBRARY]
 
 
 def _together(heard: Sequence[tuple[Json, Floats]], rows: Rows, most: int, notes: list[str]) -> tuple[list[Json], Floats]:
@@ -62,7 +78,7 @@ def _together(heard: Sequence[tuple[Json, Floats]], rows: Rows, most: int, notes
     if most > 1:
         single = score(every, answers[0])
         together = f"an ensemble of {len(weights)} scores {score(every, mean):.6g} on validation, the best model {single:.6g}"
-        notes.append(together if len(weights) > 1 else "no ensemble beats the best model on rows it was not chosen on")
+        notes.append(together if len(weights) > 1 else "no ensemble beats the best model on validation")
     return [_member(heard[i][0], w) for i, w in weights.items()], mean
 
 

@@ -16,7 +16,17 @@ from mulle.kernel.fitted import Estimator, answers, classes_of
 __all__ = ["Blend", "Calibration", "Score", "calibrate", "choose_members", "settings_of"]
 
 _ROUNDS = 30
+_BAGS = 20
+_BAG_ROWS = 2_000
+"""Rows that a bag draws, at most: more rows would cost time and hardly change what is chosen."""
+
+_LEAST_WEIGHT = 0.03
+"""What fewer votes than this would add to the answer does not pay for its fit and its answering time."""
+
 _LEAST_CHANCE = 1e-6
+
+_LEAST_GAIN = 0.001
+"""Of the best model's score: an ensemble that gains less is not worth several models to keep and to ask."""
 
 Floats = npt.NDArray[np.float64]
 Score = Callable[[npt.NDArray[np.int64], Floats], float]
@@ -75,7 +85,10 @@ class Blend:
 
 
 def choose_members(said: Sequence[Floats], score: Score, *, most: int, seed: int) -> dict[int, float]:
-    """Choose models by greedy selection with replacement (Caruana et al. 2004, Ensemble Selection from Libraries of Models).
+    """Choose models by bagged greedy selection (Caruana et al. 2004, Ensemble Selection from Libraries of Models).
+
+    Each bag chooses from a random half of the models on rows drawn with replacement, and the bags' choices are added up:
+    what looks good on a few rows by chance is chosen by few bags.
 
     Parameters
     ----------
@@ -89,8 +102,8 @@ def choose_members(said: Sequence[Floats], score: Score, *, most: int, seed: int
     Returns
     -------
     dict
-        Weight by position in `said`, adding up to 1. Only position 0 when the ensemble that is chosen on one half of the
-        rows does not beat the best model on the other, both ways together: what is chosen on rows looks good on them.
+        Weight by position in `said`, adding up to 1; only position 0 when the ensemble does not clearly beat the best model.
+        That model is at its best on these rows, for it was chosen on them, so the comparison favours it.
 
     Examples
     --------
@@ -102,18 +115,27 @@ def choose_members(said: Sequence[Floats], score: Score, *, most: int, seed: int
     rows = np.arange(len(said[0]))
     if most < 2 or len(said) < 2 or len(rows) < 20:
         return {0: 1.0}
-    halves = np.array_split(np.random.default_rng(seed).permutation(rows), 2)
-    gained = 0.0
-    for choosing, judging in (halves, halves[::-1]):
-        chosen = _greedy([s[choosing] for s in said], partial(score, choosing), most)
-        mean = sum(w * said[i][judging] for i, w in chosen.items())
-        gained += score(judging, said[0][judging]) - score(judging, np.asarray(mean))
-    return _greedy(said, partial(score, rows), most) if gained > 0 else {0: 1.0}
+    chosen = _bagged(said, score, most, np.random.default_rng(seed))
+    mean = np.asarray(sum(w * said[i] for i, w in chosen.items()))
+    return chosen if score(rows, mean) < (1 - _LEAST_GAIN) * score(rows, said[0]) else {0: 1.0}
+
+
+def _bagged(said: Sequence[Floats], score: Score, most: int, random: np.random.Generator) -> dict[int, float]:
+    votes, rows = np.zeros(len(said)), len(said[0])
+    for _ in range(_BAGS):
+        library = np.sort(random.permutation(len(said))[: max(2, len(said) // 2)])
+        drawn = np.sort(random.integers(rows, size=min(rows, _BAG_ROWS)))
+        for i, weight in _greedy([said[j][drawn] for j in library], partial(score, drawn), most).items():
+            votes[library[i]] += weight / _BAGS
+    kept = np.argsort(-votes, kind="stable")[:most]
+    kept = np.sort(kept[votes[kept] >= min(_LEAST_WEIGHT, votes.max())])
+    return {int(i): float(votes[i] / votes[kept].sum()) for i in kept}
 
 
 def _greedy(said: Sequence[Floats], score: Callable[[Floats], float], most: int) -> dict[int, float]:
-    counts = {0: 1}
-    total, best = said[0].astype(np.float64), score(said[0])
+    alone = [score(answers) for answers in said]
+    first = int(np.argmin(alone))
+    counts, total, best = {first: 1}, said[first].astype(np.float64), alone[first]
     for size in range(1, _ROUNDS):
         open_to = range(len(said)) if len(counts) < most else sorted(counts)
         tried = [(score((total + said[i]) / (size + 1)), i) for i in open_to]

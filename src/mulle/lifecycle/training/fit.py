@@ -156,7 +156,10 @@ def refuse_untrainable(matrix: Matrix, target: npt.NDArray[np.generic], *, task:
         raise DataError(f"two features are called '{twice}'", next="give each a name of its own", column=twice)
     told = _numbers_of(target) if task == "regression" else np.unique(_classes_of(target, task), return_inverse=True)[1]
     for column, spec in enumerate(specs):
-        if _tells_all(matrix[:, column], told, ordered=task == "regression", number=spec.kind != "category"):
+        values = matrix[:, column]
+        if task == "regression" and spec.kind == "category":
+            values = _read_as_numbers(values, spec.categories)
+        if _tells_all(values, told, ordered=task == "regression"):
             raise DataError(
                 f"the feature '{spec.name}' is the target itself, or the target in other words",
                 next="leave it out of the feature function: at prediction time it is not known",
@@ -219,11 +222,22 @@ def _classes_of(target: npt.NDArray[np.generic], task: str) -> npt.NDArray[np.ob
     return text
 
 
-def _tells_all(column: npt.NDArray[np.float32], target: npt.NDArray[np.generic], *, ordered: bool, number: bool) -> bool:
+def _read_as_numbers(codes: npt.NDArray[np.float32], categories: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Give the numbers that codes stand for, where their texts are numbers; else nothing but gaps."""
+    try:
+        numbers = np.array([*map(float, categories), np.nan], dtype=np.float32)
+    except ValueError:
+        return np.full(len(codes), np.nan, dtype=np.float32)
+    at = np.where(np.isnan(codes) | (codes < 0), len(categories), codes).astype(np.int64)
+    read: npt.NDArray[np.float32] = numbers[at]
+    return read
+
+
+def _tells_all(column: npt.NDArray[np.float32], target: npt.NDArray[np.generic], *, ordered: bool) -> bool:
     """Tell whether each value stands for one target and each target for one value (for numbers: in the same order)."""
     few = slice(None, None, max(1, len(column) // _LOOK))
     if ordered:
-        return number and _same_order(column[few], target[few]) and _same_order(column, target)
+        return _same_order(column[few], target[few]) and _same_order(column, target)
     return _same_groups(column[few], target[few]) and _same_groups(column, target)
 
 

@@ -8,20 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from mulle.core.errors import Deadline, MulleError, Unavailable
 from mulle.core.ports.compute import Compute
 from mulle.core.records.base import Json
 from mulle.lifecycle.training.folds import Rows, save_rows
-from mulle.lifecycle.training.trial import failed, run_trial
+from mulle.lifecycle.training.journal import Journal
+from mulle.lifecycle.training.trial import failed, leave_answers, run_trial
 
 __all__ = ["Bounds", "Here", "Left", "Runner", "Workers"]
 
 _TASK = "mulle.lifecycle.training.trial:answer_trial"
 
-Floats = npt.NDArray[np.float64]
 Bounds = Sequence[float | None] | None
 Left = Callable[[], float | None]
 """Seconds that a trial which starts now may take; None without a limit, 0 or less when it is not to start."""
@@ -39,10 +36,6 @@ class Runner(Protocol):
         """Start a trial; what is returned waits for it, and gives None when no time was left to start it."""
         ...
 
-    def said(self, number: int) -> Floats | None:
-        """Give a done trial's answers to the validation rows."""
-        ...
-
     def close(self) -> None:
         """Let go of processes and files."""
         ...
@@ -54,34 +47,32 @@ class Here:
     Parameters
     ----------
     rows : Rows
+    journal : Journal
     keep : bool
         Keep the answers, for an ensemble or a calibration.
     """
 
     ahead = 1
 
-    def __init__(self, rows: Rows, *, keep: bool) -> None:
-        self._rows, self._keep = rows, keep
-        self._said: dict[int, npt.NDArray[np.float32]] = {}
+    def __init__(self, rows: Rows, journal: Journal, *, keep: bool) -> None:
+        self._rows, self._journal, self._keep = rows, journal, keep
 
     def start(self, number: int, settings: Json, bounds: Bounds, left: Left) -> Callable[[], Json | None]:
         """Run a trial."""
-        limit = left()
-        if limit is not None and limit <= 0:
-            return lambda: None
-        told, said = run_trial(self._rows, settings, bounds=bounds, limit=limit)
-        if self._keep and said is not None:
-            self._said[number] = said.astype(np.float32)
+        told = self._journal.run(number, settings, lambda: self._run(number, settings, bounds, left))
         return lambda: told
 
-    def said(self, number: int) -> Floats | None:
-        """Give a done trial's answers to the validation rows."""
-        found = self._said.get(number)
-        return None if found is None else found.astype(np.float64)
-
     def close(self) -> None:
-        """Forget the answers."""
-        self._said.clear()
+        """Nothing is left to end."""
+
+    def _run(self, number: int, settings: Json, bounds: Bounds, left: Left) -> Json | None:
+        limit = left()
+        if limit is not None and limit <= 0:
+            return None
+        told, said = run_trial(self._rows, settings, bounds=bounds, limit=limit)
+        if self._keep and said is not None:
+            leave_answers(self._journal.answers, number, said)
+        return told
 
 
 class Workers:
@@ -90,6 +81,7 @@ class Workers:
     Parameters
     ----------
     rows : Rows
+    journal : Journal
     compute : Compute
         Closed with this.
     parallel : int
@@ -107,6 +99,7 @@ class Workers:
     def __init__(
         self,
         rows: Rows,
+        journal: Journal,
         compute: Compute,
         *,
         parallel: int,
@@ -115,7 +108,8 @@ class Workers:
         folder: Path | None = None,
         project: Path | None = None,
     ) -> None:
-        self._compute, self._memory, self._keep = compute, memory, keep
+        self._journal, self._compute, self._memory = journal, compute, memory
+        self._keep = str(journal.answers) if keep else None
         self._project = None if project is None else str(project)
         self._files = tempfile.TemporaryDirectory(prefix="search-", dir=folder)
         self._folder = Path(self._files.name)
@@ -126,12 +120,8 @@ class Workers:
 
     def start(self, number: int, settings: Json, bounds: Bounds, left: Left) -> Callable[[], Json | None]:
         """Send a trial to the next free worker."""
-        return self._threads.submit(self._call, number, settings, bounds, left).result
-
-    def said(self, number: int) -> Floats | None:
-        """Give a done trial's answers to the validation rows."""
-        path = self._folder / f"said.{number}.npy"
-        return np.load(path) if path.exists() else None
+        run = self._journal.run
+        return self._threads.submit(run, number, settings, lambda: self._call(number, settings, bounds, left)).result
 
     def close(self) -> None:
         """End the workers and remove the files."""
@@ -151,7 +141,7 @@ class Workers:
             "keep": self._keep,
             "project": self._project,
         }
-        empty: Json = {"rungs": [], "seconds": 0.0}
+        empty: Json = {"rungs": [], "seconds": 0.0, "memory": None}
         try:
             return self._compute.call(_TASK, arguments, timeout=limit, memory=self._memory)
         except Deadline:

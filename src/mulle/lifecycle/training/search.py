@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-import warnings
+import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,15 +16,17 @@ import optuna
 from mulle.core.declare.candidates import Candidate
 from mulle.core.declare.training import Validation
 from mulle.core.errors import TrialError
+from mulle.core.hashing import hash_json
 from mulle.core.ports.compute import Compute
-from mulle.core.records.base import Json
+from mulle.core.records.base import Json, to_json
 from mulle.core.records.bundle import FeatureSpec
-from mulle.lifecycle.training.candidates import defaults, space
 from mulle.lifecycle.training.choose import choose
 from mulle.lifecycle.training.fit import refuse_untrainable
 from mulle.lifecycle.training.folds import Narrow, Rows, prepare_rows
+from mulle.lifecycle.training.journal import Journal
 from mulle.lifecycle.training.runners import Bounds, Here, Left, Runner, Workers
 from mulle.lifecycle.training.split import split_folds
+from mulle.lifecycle.training.suggest import labelled, study, suggested
 from mulle.lifecycle.training.trial import BUDGETS
 
 __all__ = ["SEARCH_ROWS", "Plan", "SearchResult", "search"]
@@ -68,7 +69,7 @@ class Plan:
     workers : callable or None
         Makes a compute of so many processes; without it trials run in this process, and only time is limited.
     folder : Path or None
-        Where workers' files go.
+        Where workers' files go, and what trials found: a search that was killed goes on with it.
     project : Path or None
         The code snapshot, for candidates that are the project's own.
     """
@@ -103,7 +104,8 @@ class SearchResult:
         ``number candidate params score state reason seconds``; score is the task's metric on validation, lower is
         better, None when the trial failed or was stopped; state is ``done``, ``failed`` or ``pruned``. Also ``failure``
         (empty, ``pruned``, ``timeout``, ``memory``, ``crash`` or ``error``), ``folds`` (each fold's score), ``rungs``
-        (scores on fewer rows) and ``train_on``. Trial 0 is the dummy baseline.
+        (scores on fewer rows), ``train_on`` and ``memory`` (the most bytes that its process held). Trial 0 is the dummy
+        baseline.
     settings : dict
         The winner's ``candidate`` and ``params``; ``train_on`` where it is not all, ``members`` (settings with a
         ``weight``) of an ensemble, and the ``calibration``.
@@ -135,7 +137,9 @@ def search(
     The order is: the dummy baseline, earlier winners (`warm`), each candidate as it comes, each further window, then what
     TPE suggests (Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization). The same rows, seed, trials and plan
     give the same result when time does not end a trial or the search: workers' answers are told in the order in which
-    their trials were asked for, a fixed number of trials later.
+    their trials were asked for, a fixed number of trials later. With a folder that also holds for a search whose process
+    died and that is made again; a trial that was under way then, and all that follow, run in a process of their own, so
+    that the one which kills its process is recorded.
 
     Parameters
     ----------
@@ -170,25 +174,36 @@ def search(
     plan = plan or Plan()
     refuse_untrainable(matrix, target, task=task, specs=specs)
     rows = _prepared(matrix, target, order, task, specs, seed, plan)
-    declared = {c.kind: c for c in candidates} or {"dummy": Candidate(kind="dummy")}
-    keep = plan.ensemble > 1 or plan.calibrate
-    baseline = {"candidate": "dummy", "params": dict(declared.get("dummy", Candidate(kind="dummy")).params)}
-    runner = _runner(rows, plan, candidates, keep)
+    declared = labelled(candidates)
+    dummy = next((c for c in candidates if c.kind == "dummy"), Candidate(kind="dummy"))
+    baseline = {"candidate": "dummy", "params": dict(dummy.params)}
+    keep, finished = plan.ensemble > 1 or plan.calibrate, False
+    journal = Journal(plan.folder and plan.folder / "search", _about(rows, candidates, trials, warm, plan))
+    runner = _runner(rows, journal, plan, candidates, keep)
     try:
-        here = Here(rows, keep=keep)
-        done = [_recorded(0, baseline, here.start(0, baseline, None, lambda: None)() or {})]
-        real = [c for c in declared.values() if c.kind != "dummy"]
+        done = [_recorded(0, baseline, Here(rows, journal, keep=keep).start(0, baseline, None, lambda: None)() or {})]
+        real = {label: c for label, c in declared.items() if c.kind != "dummy"}
         if real:
-            clock = _Clock(timeout, plan.trial_timeout)
+            clock = _Clock(timeout, plan.trial_timeout, journal)
             _explore(done, real, rows, runner, clock, trials=max(trials, 2), warm=warm, plan=plan)
-        usable = [t for t in done if t["score"] is not None and t["candidate"] in declared]
+        finished = True
+        kinds = {c.kind for c in declared.values()} or {"dummy"}
+        usable = [t for t in done if t["score"] is not None and t["candidate"] in kinds]
         if not usable:
             raise _nothing(done)
-        said = {t["number"]: (here if t["number"] == 0 else runner).said for t in usable}
-        settings, notes = choose(usable, rows, lambda n: said[n](n), most=plan.ensemble, calibrated=plan.calibrate)
+        settings, notes = choose(usable, rows, journal.said, most=plan.ensemble, calibrated=plan.calibrate)
     finally:
         runner.close()
+        journal.close(done=finished)
     return SearchResult(trials=done, settings=settings, notes=notes)
+
+
+def _about(rows: Rows, candidates: Sequence[Candidate], trials: int, warm: Sequence[Mapping[str, Any]], plan: Plan) -> str:
+    """Hash what a search is, so that only its own trials are taken up again."""
+    parts = [a for folds in rows.folds.values() for f in folds for a in (f.train, f.train_target, f.valid, f.valid_target)]
+    sums = [zlib.crc32(part.tobytes()) for part in parts]
+    limits = [trials, plan.parallel, plan.prune, plan.ensemble, plan.calibrate, rows.task, rows.seed, list(rows.folds)]
+    return hash_json([sums, limits, repr(candidates), to_json(list(warm))])
 
 
 def _prepared(
@@ -205,13 +220,14 @@ def _prepared(
     )  # fmt: skip
 
 
-def _runner(rows: Rows, plan: Plan, candidates: Sequence[Candidate], keep: bool) -> Runner:
-    if plan.workers is None or not plan.apart:
-        return Here(rows, keep=keep)
+def _runner(rows: Rows, journal: Journal, plan: Plan, candidates: Sequence[Candidate], keep: bool) -> Runner:
+    if plan.workers is None or not (plan.apart or journal.interrupted):
+        return Here(rows, journal, keep=keep)
     own = any(":" in c.kind for c in candidates)
     compute = plan.workers(plan.parallel)
     return Workers(
         rows,
+        journal,
         compute,
         parallel=plan.parallel,
         memory=plan.memory,
@@ -224,37 +240,34 @@ def _runner(rows: Rows, plan: Plan, candidates: Sequence[Candidate], keep: bool)
 class _Clock:
     """The time of a search: how long a trial may take, and when no other starts."""
 
-    def __init__(self, timeout: float | None, trial_timeout: float | None) -> None:
-        self._timeout, self._trial = timeout, trial_timeout
-        self._began = time.monotonic()
+    def __init__(self, timeout: float | None, trial_timeout: float | None, journal: Journal) -> None:
+        self._timeout, self._trial, self._journal = timeout, trial_timeout, journal
 
-    def over(self) -> bool:
-        """Tell whether the search's time is up."""
-        return self._timeout is not None and time.monotonic() - self._began > self._timeout
+    def over(self, number: int) -> bool:
+        """Tell whether there is no time for a trial: one that is known from before takes none."""
+        return self._timeout is not None and self._journal.spent > self._timeout and not self._journal.holds(number)
 
     def left(self, *, first: bool) -> float | None:
         """Give the seconds that a trial may take which starts now; the first one always has some."""
         if self._timeout is None:
             return self._trial
-        left = self._timeout - (time.monotonic() - self._began)
+        left = self._timeout - self._journal.spent
         left = max(left, self._timeout, _LEAST_SECONDS) if first else left
         return left if self._trial is None else min(left, self._trial)
 
 
 def _explore(
-    done: list[Json], candidates: Sequence[Candidate], rows: Rows, runner: Runner, clock: _Clock, *, trials: int,
+    done: list[Json], candidates: Mapping[str, Candidate], rows: Rows, runner: Runner, clock: _Clock, *, trials: int,
     warm: Sequence[Mapping[str, Any]], plan: Plan,
 ) -> None:  # fmt: skip
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(sampler=_sampler(rows.seed, trials))
-    for start in _first(candidates, warm, rows, plan.windows):
-        study.enqueue_trial(start, skip_if_exists=True)
+    among: dict[str, Any] = {"task": rows.task, "rows": rows.size}
+    asking = study(candidates, warm, plan.windows, trials=trials, seed=rows.seed, **among)
     waiting: deque[tuple[int, optuna.Trial, Json, Callable[[], Json | None]]] = deque()
     asked = len(done)
     while True:
-        while asked < trials and len(waiting) < runner.ahead and not (asked > 1 and clock.over()):
-            trial = study.ask()
-            settings = _asked(trial, candidates, rows, plan.windows)
+        while asked < trials and len(waiting) < runner.ahead and not (asked > 1 and clock.over(asked)):
+            trial = asking.ask()
+            settings = suggested(trial, candidates, plan.windows, **among)
             answer = runner.start(asked, settings, _bounds(done, plan.prune), _left(clock, asked))
             waiting.append((asked, trial, settings, answer))
             asked += 1
@@ -264,19 +277,11 @@ def _explore(
         told = answer()
         if told is not None:
             done.append(_recorded(number, settings, told))
-            _tell(study, trial, done[-1])
+            _tell(asking, trial, done[-1])
 
 
 def _left(clock: _Clock, number: int) -> Left:
     return lambda: clock.left(first=number == 1)
-
-
-def _asked(trial: optuna.Trial, candidates: Sequence[Candidate], rows: Rows, windows: Sequence[str]) -> Json:
-    by_kind = {c.kind: c for c in candidates}
-    kind = trial.suggest_categorical("candidate", sorted(by_kind))
-    settings: Json = {"candidate": kind, "params": space(by_kind[kind], trial, rows.task, rows.size)}
-    window = trial.suggest_categorical("train_on", list(windows)) if len(windows) > 1 else windows[0]
-    return settings if window == "all" else {**settings, "train_on": window}
 
 
 def _bounds(done: Sequence[Json], prune: bool) -> Bounds:
@@ -299,64 +304,6 @@ def _tell(study: optuna.Study, trial: optuna.Trial, told: Json) -> None:
     study.tell(trial, state=state.PRUNED)
 
 
-def _sampler(seed: int, trials: int) -> optuna.samplers.BaseSampler:
-    with warnings.catch_warnings():
-        # Grouped sampling is what makes TPE learn each candidate's parameters apart; Optuna still calls it experimental.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # Of trials that are under way it supposes the worst, so that several at once do not try the same.
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=max(4, trials // 4), multivariate=True, group=True, constant_liar=True
-        )
-
-
-def _first(candidates: Sequence[Candidate], warm: Sequence[Mapping[str, Any]], rows: Rows, windows: Sequence[str]) -> list[Json]:
-    by_kind = {c.kind: c for c in candidates}
-    known = [(by_kind[s["candidate"]], s.get("params", {}), s.get("train_on", "all")) for s in warm if s["candidate"] in by_kind]
-    likely = by_kind.get("lightgbm", candidates[0])
-    fresh: list[tuple[Candidate, Json, str]] = [
-        *((c, {}, windows[0]) for c in candidates),
-        *((likely, {}, w) for w in windows[1:]),
-    ]
-    queue: list[Json] = []
-    for candidate, params, window in [*known, *fresh]:
-        start = _Given(candidate.kind, params, defaults(candidate, rows.task, rows.size))
-        space(candidate, start, rows.task, rows.size)
-        first = {"candidate": candidate.kind, **start.taken}
-        if len(windows) > 1:
-            first["train_on"] = window if window in windows else windows[0]
-        if first not in queue:  # an earlier winner is often a candidate as it comes
-            queue.append(first)
-    return queue
-
-
-class _Given:
-    """A trial that suggests given parameters, moved into today's ranges: yesterday's may have been others."""
-
-    def __init__(self, kind: str, given: Mapping[str, Any], start: Mapping[str, Any]) -> None:
-        self._values = {f"{kind}.{name}": value for name, value in {**start, **given}.items()}
-        self._start = {f"{kind}.{name}": value for name, value in start.items()}
-        self.taken: Json = {}
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """Take the given number."""
-        del log
-        value = self._values[name]
-        number = float(value if isinstance(value, (int, float)) else self._start[name])
-        self.taken[name] = min(max(number, low), high)
-        return float(self.taken[name])
-
-    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
-        """Take the given whole number."""
-        self.taken[name] = round(self.suggest_float(name, low, high, log=log))
-        return int(self.taken[name])
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Take the given choice, or the usual one when it is gone."""
-        value = self._values[name]
-        self.taken[name] = value if value in choices else self._start[name]
-        return self.taken[name]
-
-
 def _recorded(number: int, settings: Json, told: Json) -> Json:
     state = "done" if told["score"] is not None else "pruned" if told["failure"] == "pruned" else "failed"
     return {
@@ -371,6 +318,7 @@ def _recorded(number: int, settings: Json, told: Json) -> Json:
         "seconds": told["seconds"],
         "folds": told["folds"],
         "rungs": told["rungs"],
+        "memory": told["memory"],
     }
 
 

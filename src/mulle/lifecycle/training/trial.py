@@ -22,8 +22,9 @@ from mulle.kernel.metrics import measure
 from mulle.kernel.project import load_project
 from mulle.lifecycle.training.fit import fit
 from mulle.lifecycle.training.folds import Fold, Rows, open_rows
+from mulle.lifecycle.training.journal import said_file
 
-__all__ = ["BUDGETS", "answer_trial", "failed", "run_trial", "within"]
+__all__ = ["BUDGETS", "answer_trial", "failed", "leave_answers", "run_trial", "within"]
 
 BUDGETS = (1 / 9, 1 / 3)
 """Shares of the rows that a pruned search tries settings on before it tries them on all."""
@@ -59,11 +60,13 @@ def run_trial(
     told : dict
         ``score`` (mean over folds, or None), ``folds`` (each fold's score), ``rungs`` (scores on `BUDGETS`, None where
         that is too few rows), ``failure``
-        (empty, ``pruned``, ``timeout``, ``memory`` or ``error``), ``reason`` and ``seconds``.
+        (empty, ``pruned``, ``timeout``, ``memory`` or ``error``), ``reason``, ``seconds`` and ``memory`` (the most bytes that
+        this process held while the trial ran; None where the system does not tell).
     said : numpy.ndarray, shape (m, outputs), or None
         The answers to all validation rows, fold after fold; for classes a column for each of ``rows.classes``.
     """
     began = time.perf_counter()
+    _forget_peak()
     told: Json = {"score": None, "folds": [], "rungs": [], "failure": "", "reason": ""}
     said = None
     try:
@@ -84,7 +87,7 @@ def run_trial(
         told |= failed("memory" if "bad_alloc" in error.detail else "error", error.detail)
     except Exception as error:  # the search goes on whatever an estimator raises
         told |= failed("error", f"{type(error).__name__}: {error}")
-    return {**told, "seconds": round(time.perf_counter() - began, 4)}, said
+    return {**told, "seconds": round(time.perf_counter() - began, 4), "memory": _peak()}, said
 
 
 def failed(kind: str, reason: str) -> Json:
@@ -93,18 +96,19 @@ def failed(kind: str, reason: str) -> Json:
 
 
 def answer_trial(
-    folder: str, number: int, settings: Json, bounds: list[float | None] | None, keep: bool, project: str | None
+    folder: str, number: int, settings: Json, bounds: list[float | None] | None, keep: str | None, project: str | None
 ) -> Json:
     """Run a trial in a worker; the task that a search sends to its compute.
 
     Parameters
     ----------
     folder : str
-        Where `folds.save_rows` wrote, and where the answers go when `keep` is set.
+        Where `folds.save_rows` wrote.
     number : int
     settings, bounds
         As for `run_trial`.
-    keep : bool
+    keep : str or None
+        The folder that its answers to the validation rows are left in.
     project : str or None
         Folder of the code snapshot, where candidates are the project's own.
 
@@ -116,12 +120,33 @@ def answer_trial(
     if project is not None:
         _loaded(Path(project))
     told, said = run_trial(open_rows(Path(folder)), settings, bounds=bounds)
-    if keep and said is not None:
-        np.save(Path(folder) / f"said.{number}.npy", said)
+    if keep is not None and said is not None:
+        leave_answers(Path(keep), number, said)
     return told
 
 
+def leave_answers(folder: Path, number: int, said: Floats) -> None:
+    """Write a trial's answers to the validation rows, for an ensemble or a calibration."""
+    path = folder / said_file(number)
+    np.save(path.with_suffix(".new.npy"), said.astype(np.float32))
+    path.with_suffix(".new.npy").replace(path)
+
+
 _loaded = lru_cache(maxsize=1)(load_project)
+
+
+def _forget_peak() -> None:
+    # Linux alone; elsewhere there is no figure for one trial, since a process's peak never falls.
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+
+
+def _peak() -> int | None:
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
+    except (OSError, StopIteration):
+        return None
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,7 @@ from mulle.lifecycle.evaluation.own import own_metrics
 from mulle.lifecycle.evaluation.weak import weak_slices
 from mulle.lifecycle.training.fit import latest
 from mulle.loop.compute.fitting import Index, begin_refit, fit_on, order_of, said, split, target_of
+from mulle.loop.compute.inspecting import Winner, inspect_winner
 from mulle.loop.compute.work import HOLDOUT, Work, read_features, read_rows, write_frame
 
 __all__ = ["evaluate_model", "read_evaluation", "read_slices"]
@@ -43,13 +45,16 @@ def evaluate_model(work: Work, settings: Json) -> Json:
     dict
         ``metrics``, ``intervals`` and ``failed`` of the holdout, its ``rows``, ``slices`` (column, value, what was
         measured), ``weak_slices``, ``train`` (what was measured on rows it was fitted on), ``calibrations`` (by bins),
-        ``classes``, ``data_cutoff``. The same is left in the run's folder, for people.
+        ``inspection`` (unless the run's options leave it out), ``classes``, ``data_cutoff``. The same is left in the run's
+        folder, for people.
     """
     begin_refit(work, settings)
     train, last = split(work)
     features, target, time = read_features(work, train=train)
     truth, task = target_of(work, target), work.model.task
+    began = clock.monotonic()
     fitted, specs = fit_on(work, settings, features, truth, time, train)
+    seconds = clock.monotonic() - began
     classes = classes_of(fitted, task)
     values, shares = said(fitted, encode(features[last], specs), task, classes)
     kept = pl.DataFrame({"row": last, "truth": truth[last], "value": values})
@@ -59,10 +64,12 @@ def evaluate_model(work: Work, settings: Json) -> Json:
     answers = answered(task, truth[last], values, shares, classes)
     order = order_of(time)
     fitted_on = train[latest(None if order is None else order[train], settings.get("train_on", "all"))]
+    winner = Winner(fitted, specs, settings, features, truth, time, fitted_on, last, seconds)
     cutoff = time[train].max() if not time.null_count() else work.cutoff
     found = {
         **_figures(work, answers, rows[last], features[last]),
         "train": to_json(_on_train(work, fitted, specs, features, truth, rows, fitted_on)),
+        "inspection": to_json(inspect_winner(work, winner)),
         "classes": list(classes),
         "data_cutoff": to_json(cutoff),
     }

@@ -18,7 +18,7 @@ from mulle.kernel.encode import encode, feature_specs
 from mulle.kernel.fitted import Estimator, answers
 from mulle.lifecycle.training.fit import fit
 from mulle.lifecycle.training.split import split_rows
-from mulle.loop.compute.work import TIME, Work, read_features
+from mulle.loop.compute.work import HELD, TIME, Work, read_features
 
 __all__ = [
     "Index", "Refit", "begin_refit", "end_refit", "fit_on", "kept_specs", "order_of", "raw_columns", "said", "split", "target_of",
@@ -34,7 +34,10 @@ _refits: dict[str, Future[Refit]] = {}
 
 
 def split(work: Work) -> tuple[Index, Index]:
-    """Give the positions of the run's training rows and of its holdout."""
+    """Give the positions of the run's training rows and of its holdout; a member's are those of its fleet."""
+    if work.member:
+        held = raw_columns(work, [HELD])[HELD].to_numpy()
+        return np.flatnonzero(~held), np.flatnonzero(held)
     rows = raw_columns(work, [TIME, *work.model.split.by])
     time = None if rows[TIME].null_count() else TIME
     return split_rows(rows, time=time, holdout=work.model.split, seed=work.seed)
@@ -90,7 +93,7 @@ def begin_refit(work: Work, settings: Json) -> Future[Refit]:
     Evaluation and refit are the two long fits of a run and do not wait for each other; when this process dies between
     their steps, the next one fits again and gets the same.
     """
-    key = hash_json([work.run, settings])
+    key = hash_json([work.run, work.model.name, settings])
     if key not in _refits:
         _refits.clear()
         _refits[key] = _beside.submit(_refit, work, settings)

@@ -22,7 +22,7 @@ from mulle.lifecycle.evaluation.evidence import Evidence
 from mulle.lifecycle.evaluation.gates import accepted, judge
 from mulle.lifecycle.evaluation.own import own_metrics
 from mulle.loop.compute.evaluating import read_slices
-from mulle.loop.compute.work import HOLDOUT, TIME, Work, features_hash, joined_with, read_rows
+from mulle.loop.compute.work import HOLDOUT, SINCE, TIME, Work, features_hash, joined_with, read_rows
 
 __all__ = ["judge_model"]
 
@@ -88,6 +88,8 @@ def _unseen(work: Work, champion: ModelVersion, rows: pl.DataFrame) -> pl.Series
     if not rows[TIME].null_count():
         return rows[TIME] > champion.refit_cutoff
     dataset = work.model.features.dataset
+    if work.member:
+        return rows[SINCE] > champion.data.get(dataset.name, 0)
     version = work.versions[dataset.name]
     inputs = raw_inputs(version.schema, hidden=work.model.hidden, key=dataset.key, time=dataset.time)
     told_by = [f.name for f in inputs if f.name in dataset.key or not dataset.key]

@@ -10,15 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from mulle.core.declare.gates import AtLeast, AtMost, EachSlice, Gate, NoWorseThanChampion
+from mulle.core.declare.gates import AtLeast, AtMost, EachSlice, Fairness, Gate, GeneralisationGap, NoWorseThanChampion
 from mulle.core.errors import DataError
 from mulle.core.ports.compute import Compute
 from mulle.core.records.base import Json, to_json
 from mulle.core.records.bundle import FeatureSpec
 from mulle.kernel.encode import encode, feature_specs
+from mulle.lifecycle.evaluation.own import own_metrics
 from mulle.lifecycle.features.select import choose_features
 from mulle.lifecycle.training.fit import refuse_metrics, refuse_untrainable
 from mulle.lifecycle.training.folds import Narrow
+from mulle.lifecycle.training.importance import parameter_importance
 from mulle.lifecycle.training.search import Plan, search
 from mulle.lifecycle.training.split import group_codes
 from mulle.loop.compute.fitting import Index, kept_specs, order_of, raw_columns, split, target_of
@@ -48,11 +50,12 @@ def search_model(work: Work, timeout: float | None, warm: list[Json], workers: C
     Returns
     -------
     dict
-        ``trials``, the winner's ``settings``, ``notes`` (what was decided on the way, a sentence each) and, where the model
-        selects, the ``selection`` (by, kept, scores). Selection and ``dropped`` (features null on every training row) are
+        ``trials``, the winner's ``settings``, ``notes`` (what was decided on the way, a sentence each), ``importance`` (of
+        parameters, by candidate) and, where the model selects, the
+        ``selection`` (by, kept, scores). Selection and ``dropped`` (features null on every training row) are
         among the settings too: evaluation, refit and bundle follow them.
     """
-    refuse_metrics([m for gate in work.model.gates for m in _metrics(gate)], work.model.task)
+    _refuse_metrics(work)
     train, _ = split(work)
     features, target, time = read_features(work, train=train)
     chosen, truth = features[train], target_of(work, target)[train]
@@ -77,7 +80,9 @@ def search_model(work: Work, timeout: float | None, warm: list[Json], workers: C
         warm=warm,
         plan=_plan(work, train, workers),
     )
-    answer = {"trials": to_json(found.trials), "settings": {**to_json(found.settings), **known, **selection}}
+    trials: list[Json] = to_json(found.trials)
+    answer = {"trials": trials, "settings": {**to_json(found.settings), **known, **selection}}
+    answer["importance"] = parameter_importance(trials, seed=work.seed)
     return answer | selection | {"notes": [*_notes(empty, chosen), *found.notes]}
 
 
@@ -103,10 +108,18 @@ def _plan(work: Work, train: Index, workers: Callable[[int], Compute] | None) ->
     )
 
 
+def _refuse_metrics(work: Work) -> None:
+    """Refuse metrics that could not be measured, before any time is spent on trials."""
+    own_metrics(work.model.gates)
+    watched = work.model.monitor.performance
+    judged = [*work.model.gates, *([] if watched is None else [watched])]
+    refuse_metrics([m for gate in judged for m in _metrics(gate)], work.model.task)
+
+
 def _metrics(gate: Gate) -> tuple[str, ...]:
     if isinstance(gate, EachSlice):
         return _metrics(gate.gate)
-    if isinstance(gate, (AtMost, AtLeast, NoWorseThanChampion)) and gate.own is None:
+    if isinstance(gate, (AtMost, AtLeast, NoWorseThanChampion, GeneralisationGap, Fairness)) and gate.own is None:
         return (gate.metric,)
     return ()
 

@@ -17,6 +17,7 @@ import polars as pl
 
 from mulle.core.clock import instant
 from mulle.core.declare.features import AsOf, Features, History, Join
+from mulle.core.declare.fleet import key_of
 from mulle.core.declare.model import Model
 from mulle.core.declare.project import Project
 from mulle.core.errors import DataError
@@ -30,7 +31,9 @@ from mulle.lifecycle.data.version import read_version
 from mulle.lifecycle.features.join import join_offline
 
 __all__ = [
+    "HELD",
     "HOLDOUT",
+    "SINCE",
     "TARGET",
     "TIME",
     "Work",
@@ -45,6 +48,8 @@ __all__ = [
 HOLDOUT = "holdout.parquet"
 TARGET, TIME = "__target", "__time"
 """Columns of the run's rows that no request carries."""
+HELD, SINCE = "__held", "__since"
+"""More of them in a member's rows: whether the fleet's split keeps a row back, and the data version that first had it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,12 @@ class Work:
     @property
     def hidden_columns(self) -> list[str]:
         """The columns of the run's rows that no request carries."""
-        return [TARGET, TIME]
+        return [TARGET, TIME, HELD, SINCE] if self.member else [TARGET, TIME]
+
+    @property
+    def member(self) -> bool:
+        """Whether the model is a fleet's member, whose folder holds its rows as the fleet's run cut them."""
+        return bool(key_of(self.model.name))
 
     @classmethod
     def of(cls, arguments: Json, lake: Lake, home: Path, project: Project) -> Work:

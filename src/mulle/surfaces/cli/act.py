@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -116,14 +117,22 @@ def up(ctx: typer.Context) -> None:
 
 def serve(ctx: typer.Context) -> None:
     """Start the inference server alone."""
-    from mulle.bootstrap import wire_inference
     from mulle.surfaces.door import check_binding
-    from mulle.surfaces.inference.app import create_app
-    from mulle.surfaces.inference.serve import serve as run_server
 
     call = session(ctx)
     check_binding(call.settings)
     call.err.print(f"inference  http://{call.settings.host}:{call.settings.inference_port}")
+    if call.settings.workers > 1:
+        # The parent of the workers loads nothing of what they serve with.
+        from mulle.loop.server import environment
+        from mulle.surfaces.inference.workers import Workers
+
+        Workers(call.settings, {**os.environ, **environment(call.settings)}).run()
+        return
+    from mulle.bootstrap import wire_inference
+    from mulle.surfaces.inference.app import create_app
+    from mulle.surfaces.inference.serve import serve as run_server
+
     run_server(call.settings, create_app(wire_inference(call.settings), call.settings))
 
 
@@ -190,15 +199,26 @@ def _progress(call: Session, title: str) -> Iterator[Progress]:
     if not call.err.is_terminal:
         yield lambda stage, state, seconds: call.err.print(f"{stage}: {state} {f'({seconds:.1f} s)' if seconds else ''}".rstrip())
         return
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
-    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    with Bar(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=call.err, transient=True) as bar:
-        task = bar.add_task(title)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn())
+    with Bar(*columns, console=call.err, transient=True) as bar:
+        task = bar.add_task(title, total=None)
 
         def told(stage: str, state: str, seconds: float) -> None:
             bar.update(task, description=f"{title}: {stage} {state}")
-            if state in {"done", "failed"}:
+            done, every = _share(state)
+            bar.update(task, completed=done, total=every)
+            if state in {"done", "skipped", "failed"}:
                 bar.console.print(f"  {stage:<10} {state} [dim]{seconds:.1f} s[/]")
 
         yield told
+
+
+def _share(state: str) -> tuple[float, float | None]:
+    """Read how far a stage is from what it says, ``1,200 of 10,000``; nothing known makes the bar pulse."""
+    done, of, every = state.partition(" of ")
+    if not of:
+        return 0.0, None
+    return float(done.replace(",", "")), float(every.replace(",", ""))

@@ -42,13 +42,28 @@ def plan(ctx: typer.Context) -> None:
         raise typer.Exit(1)
 
 
-def explain(ctx: typer.Context, prediction: Annotated[str, typer.Argument(metavar="PREDICTION_ID")]) -> None:
-    """Show a prediction's whole chain: features, route, label, window, alerts, run and data."""
+def explain(
+    ctx: typer.Context,
+    prediction: Annotated[str, typer.Argument(metavar="PREDICTION_ID|BATCH")],
+    contributions: Annotated[
+        bool, typer.Option("--contributions", help="Also tell what each feature did to the answer.")
+    ] = False,
+) -> None:
+    """Show a prediction's whole chain: features, route, label, window, alerts, run and data.
+
+    Of a batch (its job's id, its output folder or a file in it) it shows what scored what.
+    """
+    from mulle.loop.batch.job import batch_manifest
     from mulle.loop.lineage import explain_view
     from mulle.surfaces.cli import render
+    from mulle.surfaces.cli.flow import scored
 
     call = session(ctx)
-    call.show(explain_view(call.parts, prediction), render.explained)
+    manifest = batch_manifest(call.settings.home, prediction)
+    if manifest is not None:
+        call.show(manifest, scored)
+        return
+    call.show(explain_view(call.parts, prediction, contributions=contributions), render.explained)
 
 
 def runs_ls(

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from mulle.core.errors import MulleError, UsageError
-from mulle.surfaces.cli import act, data, look, models, new, traffic
+from mulle.surfaces.cli import act, data, flow, look, models, new, traffic
 from mulle.surfaces.cli.session import Session
 
 __all__ = ["build", "call", "main"]
@@ -67,7 +67,8 @@ def build() -> typer.Typer:
         "2 wrong use, 3 the other side is away, 130 interrupted.",
     )  # fmt: skip
     single: tuple[Callable[..., None], ...] = (
-        new.new, look.plan, act.demo, act.up, act.serve, act.run, act.replay, look.explain, traffic.predict, traffic.label,
+        new.new, look.plan, act.demo, act.up, act.serve, act.run, act.replay, look.explain, traffic.predict,
+        traffic.predictions, flow.batch, flow.stream, traffic.label, traffic.gc,
         look.status, act.deploy, act.rollback, act.promote, look.history, look.alerts, look.monitor, look.doctor,
     )  # fmt: skip
     for command in single:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from mulle.surfaces.cli.render_members import fleet
 from mulle.surfaces.cli.table import COLOURS, facts, more, table
 from mulle.surfaces.words import causes_in_words, cell, moment, routes_in_words
 
@@ -36,10 +37,17 @@ def status(view: Json) -> list[RenderableType]:
         lines.append(f"  [dim]{'; '.join(told)}[/]")
     if not view["models"]:
         lines.append("no model is declared")
+    lines += [_scheduled(item) for item in view.get("batches", ())]
     engine = view["engine"]
     running = f"runs, pid {engine['pid']}" if engine["state"] == "running" else "does not run (`mulle up` starts it)"
     lines.append(f"[dim]engine {running}; home {escape(engine['home'])}[/]")
     return lines
+
+
+def _scheduled(item: Json) -> str:
+    last = item["last"]
+    ended = f"; last {moment(last['at'])} {last['state']}, {last['rows']:,} rows" if last else ""
+    return f"[dim]batch of {escape(item['model'])} on {escape(item['input'])}: next {moment(item['next'])}{ended}[/]"
 
 
 def runs(view: Json) -> list[RenderableType]:
@@ -74,6 +82,7 @@ def run(view: Json) -> list[RenderableType]:
         facts(told),
         table("Stages", ("stage", "state", "seconds"), stages),
         _leaderboard(view["trials"]),
+        *fleet(view.get("members")),
         gates(view["gates"]),
     ]
 
@@ -150,7 +159,7 @@ def models(view: Json) -> list[RenderableType]:
     have = {i["model"] for i in view["items"]}
     waiting = [name for name in view.get("declared", []) if name not in have]
     told = [f"[dim]declared, without a version here: {escape(', '.join(waiting))}[/]"] if waiting else []
-    return [table("Models", columns, rows), *more(view), *told]
+    return [table("Models", columns, rows), *more(view), *told, *fleet(view.get("fleet"))]
 
 
 def model(view: Json) -> list[RenderableType]:
@@ -294,9 +303,14 @@ def explained(view: Json) -> list[RenderableType]:
         "window": f"{moment(window['start'])} to {moment(window['end'])}, {window['rows']} rows" if window else None,
         "alerts": [f"{a['signal']} {a['feature']}".strip() for a in view["alerts"]],
     }  # fmt: skip
-    rows = [(name, f["value"], f["source"], f["columns"], moment(f["tick"]), moment(f["freshness"]))
-            for name, f in view["features"].items()]  # fmt: skip
-    return [facts(told), table("Features", ("feature", "value", "source", "columns", "tick", "fresh as of"), rows)]
+    did = view.get("contributions") or {}
+    if did:
+        told["explained"] = (
+            f"{view['explains']} {sum(did.values()) + view['base']:.6g} = {view['base']:.6g} and what the features did"
+        )
+    rows = [(name, f["value"], f"{did[name]:+.6g}" if name in did else None, f["source"], f["columns"], moment(f["tick"]),
+             moment(f["freshness"])) for name, f in view["features"].items()]  # fmt: skip
+    return [facts(told), table("Features", ("feature", "value", "did", "source", "columns", "tick", "fresh as of"), rows)]
 
 
 def predictions(view: Json) -> list[RenderableType]:

@@ -14,7 +14,7 @@ import typer
 
 from mulle.surfaces.cli.session import session
 
-__all__ = ["label", "predict", "read_rows", "typed"]
+__all__ = ["gc", "label", "predict", "predictions", "read_rows", "typed"]
 
 
 def predict(
@@ -62,6 +62,37 @@ def label(
     call.show(told, render.anything)
     if told["unknown"]:
         raise typer.Exit(1)
+
+
+def predictions(
+    ctx: typer.Context,
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only this model's.")] = None,
+    sql: Annotated[str | None, typer.Option(help="A SELECT over the table predictions (DuckDB's SQL).")] = None,
+    since: Annotated[str, typer.Option(help="Rows logged since: a duration back from now, or a time (RFC 3339).")] = "1d",
+    limit: Annotated[int, typer.Option(help="At most so many rows.", min=1, max=1_000_000)] = 50,
+) -> None:
+    """Ask the prediction log, joined with the labels that came: the newest answers, or what a SELECT says.
+
+    What the server logged a moment ago is there too. Columns: id, created_at, request, model, version, route, key, time, row,
+    features, value, probabilities, freshness, unseen, seconds, error, day, key_text, label, labelled.
+    """
+    from mulle.loop.predictions import predictions_view
+    from mulle.surfaces.cli import shown
+
+    call = session(ctx)
+    call.show(predictions_view(call.parts, model, sql=sql, since=since, limit=limit), shown.answer)
+
+
+def gc(
+    ctx: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+) -> None:
+    """Remove logged predictions and labels that are older than their model keeps them (ml.Log(keep=...))."""
+    from mulle.loop.retention import gc_view
+    from mulle.surfaces.cli import render
+
+    call = session(ctx)
+    call.show(gc_view(call.parts, dry_run=dry_run), render.anything)
 
 
 def read_rows(source: str, member: str) -> tuple[list[dict[str, Any]], bool]:

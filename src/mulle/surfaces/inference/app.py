@@ -8,15 +8,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
 
 from mulle.core.clock import duration
-from mulle.core.errors import MulleError, NotFound
+from mulle.core.errors import NotFound, UsageError
 from mulle.core.settings import Settings
 from mulle.lifecycle.serving.ids import fresh_ids
 from mulle.lifecycle.serving.runtime import Runtime
-from mulle.surfaces.inference import invocations, native, v2
-from mulle.surfaces.inference.asgi import Receive, Reply, Scope, Send, read_body, respond
-from mulle.surfaces.inference.call import Call
+from mulle.surfaces.inference import invocations, native, openapi, v2
+from mulle.surfaces.inference.asgi import Receive, Reply, Scope, Send, inflate, read_body, respond
+from mulle.surfaces.inference.call import Call, count_refused
 from mulle.surfaces.inference.door import Door
 from mulle.surfaces.inference.metrics import Exposition
 from mulle.surfaces.inference.problem import NotAllowed, problem
@@ -26,7 +27,7 @@ __all__ = ["Inference", "create_app"]
 Handler = Callable[[Runtime, Call], Awaitable[Reply]]
 Found = tuple[str, Handler, str, int | None]
 
-_OPEN = {"/v2/health/live", "/v2/health/ready", "/ping"}
+_OPEN = {"/v2/health/live", "/v2/health/ready", "/ping", "/health", "/version", "/docs"}
 
 
 def create_app(runtime: Runtime, settings: Settings, *, token: str | None = None) -> Inference:
@@ -39,8 +40,16 @@ def create_app(runtime: Runtime, settings: Settings, *, token: str | None = None
     settings : Settings
         Resolved; limits and the bound host.
     token : str, optional
-        Asked of every request but health checks, when not empty; ``MULLE_TOKEN`` of the environment by default.
+        Asked of every request but health checks and the empty page of ``/docs``, when not empty; ``MULLE_TOKEN`` of the
+        environment by default.
+
+    Raises
+    ------
+    UsageError
+        When gRPC is asked for and not installed.
     """
+    if settings.grpc_port and find_spec("grpc") is None:
+        raise UsageError("grpc_port is set and gRPC is not installed", next="pip install 'mulle[grpc]', or set grpc_port to 0")
     return Inference(runtime, settings, os.environ.get("MULLE_TOKEN", "") if token is None else token)
 
 
@@ -48,10 +57,11 @@ class Inference:
     """The application; callable as ASGI asks."""
 
     def __init__(self, runtime: Runtime, settings: Settings, token: str) -> None:
-        self.runtime = runtime
+        self.runtime, self._settings = runtime, settings
         self._door = Door(settings.host, token)
         self._most, self._seconds = settings.max_body, duration(settings.deadline).total_seconds()
         self._paths: dict[tuple[str, str], Found] = {}
+        self._end: Callable[[], Awaitable[None]] | None = None
         exposition = Exposition(runtime)
 
         async def metrics(_runtime: Runtime, _call: Call) -> Reply:
@@ -64,8 +74,15 @@ class Inference:
             "/v2": {"GET": v2.server},
             "/v2/health/live": {"GET": v2.live},
             "/v2/health/ready": {"GET": v2.ready},
+            "/v2/repository/index": {"POST": v2.index},
             "/ping": {"GET": v2.ready},
+            "/health": {"GET": v2.ready},
+            "/version": {"GET": invocations.version},
+            "/invocations": {"POST": invocations.invoke_only},
+            "/api/2.0/endpoints": {"GET": invocations.endpoints},
             "/metrics": {"GET": metrics},
+            "/openapi.json": {"GET": openapi.server},
+            "/docs": {"GET": openapi.docs},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,29 +102,23 @@ class Inference:
             if path not in _OPEN:
                 self._door.check(headers)
             body = await read_body(headers, receive, most=self._most, seconds=self._seconds) if method == "POST" else b""
-            call = Call(request, headers, body, scope["query_string"], model, version, started)
+            if body and b"content-encoding" in headers:
+                body = inflate(headers[b"content-encoding"], body, most=self._most)
+            call = Call(request, headers, body, scope["query_string"], model, version, started, receive)
             reply = await handler(self.runtime, call)
         except Exception as error:
             reply = problem(error, request, path=path)
-            self._refused(error, model, reply.status, started)
+            count_refused(self.runtime, error, model, reply.status, started)
         else:
-            if call.route:
-                self.runtime.tally.request(model, call.answered, call.route, reply.status, time.perf_counter() - started)
+            call.count(self.runtime, reply.status)
         await respond(send, reply)
-
-    def _refused(self, error: Exception, model: str, status: int, started: float) -> None:
-        # A name that nobody deployed must not become a label: a scan would fill the memory.
-        known = model if model in self.runtime.table else ""
-        version = str(error.facts.get("version", "")) if isinstance(error, MulleError) else ""
-        self.runtime.tally.request(known, version, "", status, time.perf_counter() - started)
 
     def _find(self, path: str, method: str) -> Found:
         fixed = self._fixed.get(path.rstrip("/") or "/")
         if fixed is not None:
             return "", _allowed(fixed, method, path), "", None
-        parts = path.strip("/").split("/")
-        model, version, action = _model_path(parts)
-        handlers = _ACTIONS.get((parts[0], action))
+        door, model, version, action = _model_path(path)
+        handlers = _ACTIONS.get((door, action))
         if not model or handlers is None or version == -1:
             raise NotFound(f"nothing is served at {path[:200]}", next="see docs/reference/http.md")
         found: Found = (path, _allowed(handlers, method, path), model, version)
@@ -119,33 +130,64 @@ class Inference:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                await self.runtime.start()
+                await self._start()
                 await send({"type": "lifespan.startup.complete"})
             else:
+                if self._end is not None:
+                    await self._end()
                 await self.runtime.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
+    async def _start(self) -> None:
+        await self.runtime.start()
+        if self._settings.grpc_port:
+            # Loaded only when asked for: it is an extra, and costs memory.
+            from mulle.surfaces.inference.rpc import start_rpc
+
+            self._end = await start_rpc(self.runtime, self._settings, self._door)
+
+
+_DOORS = {
+    "v1/models/": "v1", "v2/models/": "v2", "v2/repository/models/": "repository", "endpoints/": "endpoints",
+    "api/2.0/endpoints/": "mlflow",
+}  # fmt: skip
 
 _ACTIONS: dict[tuple[str, str], dict[str, Handler]] = {
     ("v1", "predict"): {"POST": native.predict},
     ("v1", "invocations"): {"POST": invocations.invoke},
+    ("v1", ":predict"): {"POST": invocations.invoke},
+    ("v1", "openapi.json"): {"GET": openapi.model},
     ("v1", ""): {"GET": native.model},
     ("v2", ""): {"GET": v2.model},
     ("v2", "ready"): {"GET": v2.model_ready},
     ("v2", "infer"): {"POST": v2.infer},
+    ("repository", "load"): {"POST": v2.load},
+    ("repository", "unload"): {"POST": v2.unload},
+    ("endpoints", "invocations"): {"POST": invocations.invoke},
+    ("mlflow", ""): {"GET": invocations.endpoint},
 }
 
 
-def _model_path(parts: list[str]) -> tuple[str, int | None, str]:
-    # /v1/models/NAME[/versions/V][/ACTION]; a version that is no number is -1
-    if len(parts) < 3 or parts[1] != "models":
-        return "", None, ""
-    rest, version = parts[3:], None
-    if len(rest) >= 2 and rest[0] == "versions":
-        version = int(rest[1]) if rest[1].isascii() and rest[1].isdigit() and len(rest[1]) < 10 else -1
-        rest = rest[2:]
-    return (parts[2], version, "/".join(rest)) if len(rest) < 2 else ("", None, "")
+_WORDS = {action for _, action in _ACTIONS if action}
+
+
+def _model_path(path: str) -> tuple[str, str, int | None, str]:
+    # DOOR/NAME[/versions/V][/ACTION]; a fleet's member has a slash in its name. A version that is no number is -1.
+    path = path[1:]
+    prefix = next((prefix for prefix in _DOORS if path.startswith(prefix)), "")
+    if not prefix:
+        return "", "", None, ""
+    parts, version, action = path[len(prefix) :].strip("/").split("/"), None, ""
+    if len(parts) > 1 and parts[-1] in _WORDS:
+        action = parts.pop()
+    elif parts[-1].endswith(":predict"):
+        parts[-1], action = parts[-1].removesuffix(":predict"), ":predict"
+    if len(parts) > 2 and parts[-2] == "versions":
+        last = parts[-1]
+        version = int(last) if last.isascii() and last.isdigit() and len(last) < 10 else -1
+        parts = parts[:-2]
+    return _DOORS[prefix], "/".join(parts), version, action
 
 
 def _allowed(handlers: dict[str, Handler], method: str, path: str) -> Handler:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import orjson
 
 from mulle.core.errors import Deadline, Malformed, TooLarge, WrongType
 
-__all__ = ["App", "Receive", "Reply", "Scope", "Send", "parse_json", "read_body", "respond"]
+__all__ = ["App", "Receive", "Reply", "Scope", "Send", "check_charset", "inflate", "parse_json", "read_body", "respond"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -81,8 +82,57 @@ async def _rest(body: bytes, message: MutableMapping[str, Any], receive: Receive
     return b"".join(parts)
 
 
+def inflate(encoding: bytes, body: bytes, *, most: int) -> bytes:
+    """Undo a body's ``Content-Encoding``: gzip, deflate or identity.
+
+    Raises
+    ------
+    TooLarge
+        When it would be larger than `most`; the rest is not unpacked.
+    WrongType
+        On another encoding.
+    Malformed
+        When it is not what it says.
+
+    Examples
+    --------
+    >>> inflate(b"deflate", zlib.compress(b"{}"), most=2)
+    b'{}'
+    """
+    plain = encoding.strip().lower()
+    if plain in {b"", b"identity"}:
+        return body
+    if plain not in {b"gzip", b"deflate"}:
+        raise WrongType(f"content encoding {plain.decode('latin-1')[:40]} is not spoken here", next="send gzip, or plain")
+    # 32 more than the window: gzip's or zlib's head, whichever it has.
+    unpacker = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)
+    try:
+        found = unpacker.decompress(body, most + 1)
+    except zlib.error as error:
+        raise Malformed(f"the body is not {plain.decode()}: {error}", next="send it plain") from error
+    if len(found) > most:
+        raise _too_large(most)
+    if not unpacker.eof:
+        raise Malformed(f"the body ends within its {plain.decode()} stream", next="send all of it")
+    return found
+
+
 def _too_large(most: int) -> TooLarge:
     return TooLarge(f"the body is larger than {most} bytes", next="send fewer rows at once, or raise max_body")
+
+
+def check_charset(parameters: bytes) -> None:
+    """Look for a charset among a content type's parameters.
+
+    Raises
+    ------
+    WrongType
+        When it is not UTF-8.
+    """
+    for part in parameters.lower().split(b";"):
+        name, _, value = part.partition(b"=")
+        if name.strip() == b"charset" and value.strip(b' "') not in {b"utf-8", b"utf8", b"us-ascii"}:
+            raise WrongType(f"charset {value.decode('latin-1')[:40]} is not spoken here", next="send UTF-8")
 
 
 def parse_json(headers: dict[bytes, bytes], body: bytes) -> object:
@@ -97,9 +147,11 @@ def parse_json(headers: dict[bytes, bytes], body: bytes) -> object:
     """
     named = headers.get(b"content-type", JSON)
     if named != JSON:
-        plain = named.split(b";", 1)[0].strip().lower()
+        plain, _, rest = named.lower().partition(b";")
+        plain = plain.strip()
         if plain != JSON and not plain.endswith(b"+json"):
             raise WrongType(f"content type {plain.decode('latin-1')[:100]} is not spoken here", next="send application/json")
+        check_charset(rest)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:

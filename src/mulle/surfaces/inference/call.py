@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mulle.core.errors import Malformed, TooLarge
+from mulle.core.errors import Malformed, MulleError, NotFound, TooLarge, UsageError
+from mulle.lifecycle.serving.route import Forced
 from mulle.lifecycle.serving.runtime import Runtime
 from mulle.lifecycle.serving.score import Answer
+from mulle.surfaces.inference.asgi import Receive
 
-__all__ = ["Call"]
+__all__ = ["Call", "count_refused"]
+
+_ROUTE = b"x-mulle-route"
 
 
 class Call:
@@ -24,11 +29,15 @@ class Call:
         As the path names them.
     started : float
         Seconds of `time.perf_counter`.
+    receive : callable, optional
+        ASGI's; tells when the client leaves.
+    size : int
+        Bytes of the body, or of the message it came in.
     answered, route : int or str, str
         Version and route of the first answer, for the counters.
     """
 
-    __slots__ = ("answered", "body", "headers", "model", "query", "request", "route", "started", "version")
+    __slots__ = ("answered", "body", "headers", "model", "query", "receive", "request", "route", "size", "started", "version")
 
     def __init__(
         self,
@@ -39,9 +48,11 @@ class Call:
         model: str,
         version: int | None,
         started: float,
+        receive: Receive | None = None,
     ) -> None:
         self.request, self.headers, self.body, self.query = request, headers, body, query
         self.model, self.version, self.started = model, version, started
+        self.size, self.receive = len(body), receive
         self.answered: int | str = ""
         self.route = ""
 
@@ -53,7 +64,7 @@ class Call:
         Malformed
             Without rows, or when a row is no object.
         TooLarge
-            With more rows than one request may have.
+            With more rows than one request may have, or a longer text than a field may have.
         """
         if not rows:
             raise Malformed("there are no rows in the request", next="send at least one", model=self.model)
@@ -62,7 +73,66 @@ class Call:
         for index, row in enumerate(rows):
             if type(row) is not dict:
                 raise Malformed(f"row {index} is not an object", next='send {"rows": [{...}]}', model=self.model, row=index)
-        answers = await runtime.submit(self.model, rows, self.request, self.version, self.started)
+        if self.size > runtime.settings.max_text:
+            _check_texts(rows, runtime.settings.max_text, self.model)
+        version = self.version if _ROUTE not in self.headers else await _forced(runtime, self)
+        gone = None if self.receive is None else self.gone
+        answers = await runtime.submit(self.model, rows, self.request, version, self.started, gone)
         first = answers[0]
         self.answered, self.route = first["version"], first["route"]
         return answers
+
+    async def gone(self) -> None:
+        """Return when the client has left."""
+        while self.receive is not None and (await self.receive())["type"] != "http.disconnect":
+            pass
+
+    def count(self, runtime: Runtime, status: int) -> None:
+        """Count the request when it asked for predictions."""
+        if self.route:
+            runtime.tally.request(self.model, self.answered, self.route, status, time.perf_counter() - self.started)
+
+
+def count_refused(runtime: Runtime, error: BaseException, model: str, status: int, started: float) -> None:
+    """Count a request that was refused.
+
+    Parameters
+    ----------
+    model : str
+        As the request named it, or empty.
+    status : int
+        HTTP's, whatever the protocol.
+    """
+    # A name that nobody deployed must not become a label: a scan would fill the memory.
+    known = model if model in runtime.table else ""
+    version = str(error.facts.get("version", "")) if isinstance(error, MulleError) else ""
+    runtime.tally.request(known, version, "", status, time.perf_counter() - started)
+
+
+async def _forced(runtime: Runtime, call: Call) -> Forced:
+    told = call.headers[_ROUTE].decode("latin-1").strip()[:40]
+    if call.version is not None:
+        raise UsageError("X-Mulle-Route and the address both name a version", next="leave one of them out", model=call.model)
+    if told.isascii() and told.isdigit() and len(told) < 10:
+        return Forced(int(told))
+    if told not in {"champion", "canary", "shadow"}:
+        raise UsageError(
+            f"X-Mulle-Route is {told!r}", next="send champion, canary, shadow or the number of a version", model=call.model
+        )
+    await runtime.contract(call.model)  # a model that nobody asked for yet is loaded first
+    force = runtime.routes(call.model)["in_force"]
+    for part in force if isinstance(force, list) else ():
+        if part["mode"] == told:
+            return Forced(part["version"])
+    raise NotFound(f"no {told} of '{call.model}' is in force", next="GET /v1/routes shows what is", model=call.model)
+
+
+def _check_texts(rows: Sequence[Mapping[str, Any]], most: int, model: str) -> None:
+    for index, row in enumerate(rows):
+        for name, value in row.items():
+            if type(value) is str and len(value) > most:
+                shown = name[:80]
+                raise TooLarge(
+                    f"{model} row {index}: {shown} has {len(value)} characters, at most {most}",
+                    next="shorten it, or raise max_text", model=model, row=index, field=shown,
+                )  # fmt: skip

@@ -1,7 +1,7 @@
-"""MLflow's scoring protocol: every shape of its request becomes rows.
+"""MLflow's scoring protocol: every shape of its request becomes rows, and its deployment clients find the models.
 
 Shapes: https://mlflow.org/docs/latest/deployment/deploy-model-locally (dataframe_split, dataframe_records,
-instances, inputs, CSV).
+instances, inputs, CSV). ``params`` are taken and not used: a model's answer depends on its rows alone.
 """
 
 from __future__ import annotations
@@ -9,26 +9,35 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
 from typing import Any
 
 import orjson
 
-from mulle.core.errors import ContractError, Malformed
+import mulle
+from mulle.core.errors import ContractError, Malformed, NotFound, WrongType
 from mulle.core.records.bundle import InputField
 from mulle.lifecycle.serving.runtime import Runtime
-from mulle.surfaces.inference.asgi import Reply, parse_json
+from mulle.surfaces.inference.asgi import Reply, check_charset, parse_json
 from mulle.surfaces.inference.call import Call
 
-__all__ = ["invoke"]
+__all__ = ["endpoint", "endpoints", "invoke", "invoke_only", "version"]
 
+_KEYS = ("dataframe_records", "dataframe_split", "instances", "inputs")
 _SHAPES = "dataframe_records, dataframe_split, instances or inputs"
 _FALSE_TRUE = {"false": False, "true": True, "0": False, "1": True}
 
 
 async def invoke(runtime: Runtime, call: Call) -> Reply:
-    """Answer ``POST /v1/models/{name}[/versions/{v}]/invocations``."""
+    """Answer ``POST /v1/models/{name}[/versions/{v}]/invocations`` and ``POST /endpoints/{name}/invocations``.
+
+    KServe's first protocol, ``POST /v1/models/{name}:predict``, has the shapes ``instances`` and ``inputs`` of it.
+    """
     _, contract = await runtime.contract(call.model, call.version)
-    if call.headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower() == b"text/csv":
+    kind, _, rest = call.headers.get(b"content-type", b"").lower().partition(b";")
+    if kind.strip() == b"text/csv":
+        _check_csv(rest)
         rows = _csv(call.body, contract.inputs, call.model)
     else:
         rows = _rows(parse_json(call.headers, call.body), [f.name for f in contract.inputs])
@@ -36,29 +45,89 @@ async def invoke(runtime: Runtime, call: Call) -> Reply:
     return Reply(orjson.dumps({"predictions": [answer["value"] for answer in answers]}))
 
 
+async def invoke_only(runtime: Runtime, call: Call) -> Reply:
+    """Answer ``POST /invocations``, where MLflow's own server has its one model: the only one that is deployed here.
+
+    Raises
+    ------
+    NotFound
+        When there is none, or more than one.
+    """
+    names = runtime.table.models()
+    if len(names) != 1:
+        raise NotFound(f"{len(names)} models are deployed here, so one must be named", next="POST /v1/models/{name}/invocations")
+    call.model = names[0]
+    return await invoke(runtime, call)
+
+
+async def version(_runtime: Runtime, _call: Call) -> Reply:
+    """Answer ``GET /version``: that of the MLflow whose protocol this is, as its clients expect."""
+    try:
+        found = installed("mlflow")
+    except PackageNotFoundError:
+        found = mulle.__version__
+    return Reply(found.encode())
+
+
+async def endpoints(runtime: Runtime, _call: Call) -> Reply:
+    """Answer ``GET /api/2.0/endpoints``: the models, as MLflow's deployment client lists them."""
+    return Reply(orjson.dumps({"endpoints": [_endpoint(name) for name in runtime.table.models()]}))
+
+
+async def endpoint(runtime: Runtime, call: Call) -> Reply:
+    """Answer ``GET /api/2.0/endpoints/{name}``."""
+    if call.model not in runtime.table:
+        raise NotFound(f"no model '{call.model}' is deployed here", next="GET /v1/models lists what is", model=call.model)
+    return Reply(orjson.dumps(_endpoint(call.model)))
+
+
+def _endpoint(name: str) -> dict[str, object]:
+    return {
+        "name": name, "endpoint_type": "mulle/v1/predict", "model": {"name": name, "provider": "mulle"},
+        "endpoint_url": f"/endpoints/{name}/invocations", "limit": None,
+    }  # fmt: skip
+
+
 def _rows(body: object, names: Sequence[str]) -> list[Any]:
     if not isinstance(body, dict):
         raise Malformed("the body is not an object", next=f"send one with {_SHAPES}")
-    if "dataframe_records" in body:
-        return _listed(body["dataframe_records"], "dataframe_records")
-    if "dataframe_split" in body:
-        split = body["dataframe_split"]
-        if not isinstance(split, dict):
-            raise Malformed("dataframe_split is not an object", next="send columns and data")
-        columns = _listed(split.get("columns", list(names)), "columns")
-        return [_zipped(columns, values, index) for index, values in enumerate(_listed(split.get("data"), "data"))]
-    if "instances" in body:
-        given = _listed(body["instances"], "instances")
-        return [item if isinstance(item, dict) else _zipped(names, item, index) for index, item in enumerate(given)]
-    if "inputs" in body:
-        return _inputs(body["inputs"], names)
-    raise Malformed("the body has none of MLflow's shapes", next=f"send {_SHAPES}")
+    found = [key for key in _KEYS if key in body]
+    if len(found) != 1:
+        said = f"{' and '.join(found)} at once" if found else "none of MLflow's shapes"
+        raise Malformed(f"the body has {said}", next=f"send one of {_SHAPES}")
+    given = body[found[0]]
+    if found[0] == "dataframe_records":
+        return _listed(given, "dataframe_records")
+    if found[0] == "dataframe_split":
+        return _split(given, names)
+    if found[0] == "instances":
+        return _positional(_listed(given, "instances"), names)
+    return _inputs(given, names)
+
+
+def _split(split: object, names: Sequence[str]) -> list[Any]:
+    if not isinstance(split, dict) or not split.keys() <= {"columns", "data", "index"}:
+        raise Malformed("dataframe_split is not an object of columns, data and index", next="send columns and data")
+    columns = [str(name) for name in _listed(split.get("columns", list(names)), "columns")]
+    data = _listed(split.get("data"), "data")
+    index = split.get("index")
+    if index is not None and len(_listed(index, "index")) != len(data):
+        raise Malformed(f"the index has {len(index)} rows, the data {len(data)}", next="leave the index out")
+    return [_zipped(columns, values, row) for row, values in enumerate(data)]
+
+
+def _positional(items: list[Any], names: Sequence[str]) -> list[Any]:
+    # A model with one column may be asked with bare values.
+    bare = len(names) == 1
+    return [
+        item if isinstance(item, dict) else _zipped(names, [item] if bare and not isinstance(item, list) else item, row)
+        for row, item in enumerate(items)
+    ]
 
 
 def _inputs(given: object, names: Sequence[str]) -> list[Any]:
     if not isinstance(given, dict):
-        items = _listed(given, "inputs")
-        return [item if isinstance(item, dict) else _zipped(names, item, index) for index, item in enumerate(items)]
+        return _positional(_listed(given, "inputs"), names)
     if not any(isinstance(values, list) for values in given.values()):
         return [given]
     columns = {name: [_scalar(v) for v in _listed(values, name)] for name, values in given.items()}
@@ -70,6 +139,14 @@ def _inputs(given: object, names: Sequence[str]) -> list[Any]:
 def _scalar(value: object) -> object:
     # A column of shape [n, 1] is one of n.
     return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def _check_csv(parameters: bytes) -> None:
+    unknown = {part.partition(b"=")[0].strip() for part in parameters.split(b";")} - {b"charset", b""}
+    if unknown:
+        shown = b", ".join(sorted(unknown)).decode("latin-1")[:80]
+        raise WrongType(f"content type text/csv with {shown} is not spoken here", next="send text/csv; charset=utf-8")
+    check_charset(parameters)
 
 
 def _csv(body: bytes, inputs: Sequence[InputField], model: str) -> list[dict[str, object]]:
@@ -84,7 +161,8 @@ def _csv(body: bytes, inputs: Sequence[InputField], model: str) -> list[dict[str
     rows = []
     for index, values in enumerate(line for line in lines[1:] if line):
         row = _zipped(header, values, index)
-        rows.append({name: _typed(text, kinds.get(name, "BYTES"), name, index, model) for name, text in row.items()})
+        # A column without a name is the index that pandas writes when nobody told it not to.
+        rows.append({n: _typed(text, kinds.get(n, "BYTES"), n, index, model) for n, text in row.items() if n})
     return rows
 
 

@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from mulle.lifecycle.serving.runtime import Runtime
-from mulle.lifecycle.serving.tally import BOUNDS
+from mulle.lifecycle.serving.tally import BOUNDS, Tally
 from mulle.surfaces.inference.asgi import Reply
 
 __all__ = ["Exposition"]
@@ -34,12 +34,12 @@ class Exposition(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Give every family."""
-        tally = self._runtime.tally
+        tally = self._runtime.counted()
         requests = CounterMetricFamily("mulle_requests", "Requests", labels=["model", "version", "route", "status"])
         for (model, version, route, status), count in tuple(tally.requests.items()):
             requests.add_metric([model, version, route, str(status)], count)
         yield requests
-        yield self._latency()
+        yield _latency(tally)
         rows = CounterMetricFamily("mulle_rows", "Rows scored, shadows too", labels=["model", "version", "route"])
         for labels, count in tuple(tally.rows.items()):
             rows.add_metric(labels, count)
@@ -52,30 +52,38 @@ class Exposition(Collector):
         for pair, count in tuple(tally.faults.items()):
             faults.add_metric(pair, count)
         yield faults
+        unlogged = CounterMetricFamily("mulle_unlogged", "Rows answered that the log could not take", labels=["model"])
+        for model, count in tuple(tally.unlogged.items()):
+            unlogged.add_metric([model], count)
+        yield unlogged
+        left = CounterMetricFamily("mulle_shadow_dropped", "Rows that shadows left out under load", labels=["model", "version"])
+        for pair, count in tuple(tally.dropped.items()):
+            left.add_metric(pair, count)
+        yield left
         told = CounterMetricFamily("mulle_labels", "Labels posted", labels=["outcome"])
         for outcome, count in tuple(tally.labels.items()):
             told.add_metric([outcome], count)
         yield told
         yield from self._gauges()
 
-    def _latency(self) -> Metric:
-        tally = self._runtime.tally
-        buckets, total = [], 0
-        for bound, count in zip((*map(str, BOUNDS), "+Inf"), tally.buckets, strict=True):
-            total += count
-            buckets.append((bound, total))
-        family = HistogramMetricFamily("mulle_request_seconds", "Time to answer a request")
-        family.add_metric([], buckets, tally.seconds)
-        return family
-
     def _gauges(self) -> Iterator[Metric]:
         runtime = self._runtime
         yield GaugeMetricFamily("mulle_queue_rows", "Rows waiting or being scored", runtime.waiting())
         yield GaugeMetricFamily("mulle_log_lag_seconds", "Age of what is logged and not in the lake", runtime.log_lag())
-        yield GaugeMetricFamily("mulle_routes_generation", "Routing table in force", runtime.table.generation)
+        yield GaugeMetricFamily("mulle_routes_generation", "Routing table in force", runtime.generation())
         info = GaugeMetricFamily("mulle_deployment_info", "Versions in force", labels=["model", "version", "route"])
-        for name in runtime.table.models():
+        for name in runtime.table.loaded():
             force = runtime.routes(name)["in_force"]
             for part in force if isinstance(force, list) else []:
                 info.add_metric([name, str(part["version"]), part["mode"]], 1)
         yield info
+
+
+def _latency(tally: Tally) -> Metric:
+    buckets, total = [], 0
+    for bound, count in zip((*map(str, BOUNDS), "+Inf"), tally.buckets, strict=True):
+        total += count
+        buckets.append((bound, total))
+    family = HistogramMetricFamily("mulle_request_seconds", "Time to answer a request")
+    family.add_metric([], buckets, tally.seconds)
+    return family

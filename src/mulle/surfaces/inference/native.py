@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import orjson
 
-from mulle.core.errors import Malformed, UsageError
+from mulle.core.errors import Malformed
 from mulle.core.records.base import to_json
 from mulle.lifecycle.serving.runtime import Runtime
 from mulle.surfaces.inference.asgi import Reply, parse_json
@@ -12,16 +14,22 @@ from mulle.surfaces.inference.call import Call
 
 __all__ = ["labels", "model", "models", "predict", "routes"]
 
+_TURN = 200
+"""Models described in a row; then others get their turn."""
+
 
 async def predict(runtime: Runtime, call: Call) -> Reply:
     """Answer ``POST /v1/models/{name}[/versions/{v}]/predict``."""
-    if call.query and b"explain=true" in call.query.split(b"&"):
-        raise UsageError("this server does not explain answers", next="leave explain out; `mulle explain` tells the chain")
     body = parse_json(call.headers, call.body)
     rows = body.get("rows") if type(body) is dict else None
     if type(rows) is not list:
         raise Malformed("the body has no list 'rows'", next='send {"rows": [{...}]}', model=call.model)
+    explain = bool(call.query) and b"explain=true" in call.query.split(b"&")
+    if explain:
+        runtime.explaining.check(rows)
     answers = await call.predict(runtime, rows)
+    if explain:
+        await runtime.explain(call.model, rows, answers, call.started)
     return Reply(orjson.dumps({"model": call.model, "version": call.answered, "predictions": answers}))
 
 
@@ -41,17 +49,28 @@ async def model(runtime: Runtime, call: Call) -> Reply:
     """Answer ``GET /v1/models/{name}``: its routes and what a request carries."""
     version, contract = await runtime.contract(call.model, call.version)
     inputs = to_json(contract.inputs)
-    return Reply(orjson.dumps({**_item(runtime, call.model), "version": version, "task": contract.task, "inputs": inputs}))
+    return Reply(
+        orjson.dumps({**_item(runtime, call.model), "version": version, "task": contract.task, "ready": True, "inputs": inputs})
+    )
 
 
-async def routes(runtime: Runtime, _call: Call) -> Reply:
-    """Answer ``GET /v1/routes``: the generation in force, and by model the versions loaded and in force."""
-    found = {name: runtime.routes(name) for name in runtime.table.models()}
+async def routes(runtime: Runtime, call: Call) -> Reply:
+    """Answer ``GET /v1/routes``: the generation in force, and (not with ``?brief=true``) the versions of each model."""
+    found = {} if b"brief=true" in call.query.split(b"&") else await _described(runtime)
     problem = runtime.table.problems.get("")
     document = {
-        "generation": runtime.table.generation, "models": found, "problem": problem.problem() if problem else None,
+        "generation": runtime.generation(), "models": found, "problem": problem.problem() if problem else None,
     }  # fmt: skip
     return Reply(orjson.dumps(document, default=str))
+
+
+async def _described(runtime: Runtime) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for number, name in enumerate(runtime.table.models()):
+        found[name] = runtime.routes(name)
+        if number % _TURN == _TURN - 1:
+            await asyncio.sleep(0)
+    return found
 
 
 def _item(runtime: Runtime, name: str) -> dict[str, object]:

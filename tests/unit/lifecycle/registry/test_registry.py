@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import polars as pl
 import pytest
 import skops.io
 from making import NOW, make
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from mulle.core.declare.candidates import (
+    custom,
     dummy,
     elastic_net,
     extra_trees,
@@ -47,9 +51,14 @@ TREES = [
     *(lightgbm(n_estimators=30), hist_gradient_boosting(max_iter=30), random_forest(n_estimators=5)),
     *(extra_trees(n_estimators=5),),
 ]
-REGRESSORS = [dummy(), linear(), ridge(), lasso(), elastic_net(), *TREES, svm()]
-CLASSIFIERS = [dummy(), ridge(), logistic(), *TREES, naive_bayes(), svm()]
+REGRESSORS = [dummy(), linear(), ridge(), lasso(), elastic_net(), *TREES, svm(), knn()]
+CLASSIFIERS = [dummy(), ridge(), logistic(), *TREES, naive_bayes(), svm(), knn()]
 CASES = [("regression", c) for c in REGRESSORS] + [(t, c) for t in ("binary", "multiclass") for c in CLASSIFIERS]
+
+
+def uncompiled(task):
+    """Neighbours as scikit-learn finds them: which of several equally far away is not said."""
+    return custom(KNeighborsRegressor if task == "regression" else KNeighborsClassifier, name="own")
 
 
 def hostile(k, n=60):
@@ -83,8 +92,8 @@ def test_every_compiled_candidate_answers_hostile_rows_as_the_fitted_one(tmp_pat
 
 
 @pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
-def test_nearest_neighbours_are_served_natively_and_answer_alike(tmp_path, task):
-    made = make(tmp_path, knn(), task)
+def test_what_does_not_compile_is_served_natively_and_answers_alike(tmp_path, task):
+    made = make(tmp_path, uncompiled(task), task)
     assert made.model is None
     assert made.proved().parity.worst == 0
     name, address = made.write()
@@ -152,18 +161,21 @@ def test_a_model_that_does_not_compile_is_served_by_a_child_that_is_started_agai
     name, address = made.write()
     assert made.write() == (name, address)
     predictor = Predictor.open(address, expected=name)
-    dead = predictor._engine._started()
-    dead.kill()
-    dead.wait()
+    worker = predictor._engine._worker
+    assert worker.pid is None, "a child is started at the first answer"
     try:
         table = predictor.transform(made.joined)
         matrix = encode(table, predictor.contract.features)
+        predictor.run(matrix[:1])
+        os.kill(worker.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
         assert np.array_equal(predictor.run(matrix), answers(made.fitted, matrix, "multiclass"))
         assert set(predictor.score(table).values) == {"short", "middle", "long"}
-        child = predictor._engine._child
+        child = worker.pid
     finally:
         predictor.close()
-    assert child.poll() is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
 
 
 def test_a_native_lightgbm_is_read_back_and_a_strange_type_is_not(tmp_path):
@@ -329,7 +341,7 @@ def test_an_ensemble_compiles_whatever_its_members_are_and_is_written_natively_w
     said = answers(blend, matrix, task)
     served = _Compiled(compile_model(blend, width=len(specs), task=task), 1).run(matrix).reshape(said.shape)
     assert float((np.abs(said - served) / np.maximum(np.abs(said), linear_one.contract.scale)).max()) < 1e-5
-    mixed = Blend([linear_one.fitted, make(tmp_path, knn(), task).fitted], [0.5, 0.5], task)
+    mixed = Blend([linear_one.fitted, make(tmp_path, uncompiled(task), task).fitted], [0.5, 0.5], task)
     assert compile_model(mixed, width=len(specs), task=task) is None
     (tmp_path / "model.skops").write_bytes(dump_native(mixed))
     assert np.array_equal(answers(load_native(tmp_path / "model.skops"), matrix, task), answers(mixed, matrix, task))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -90,3 +93,63 @@ assert [r.payload[:1] for r in read_records(segment.path.read_bytes())] == [b"a"
 
 def test_a_full_disk_refuses_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], check=True)
+
+
+def test_writers_that_wait_for_the_disk_share_its_next_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, disk = list[int](), os.fdatasync
+
+    def slowly(handle: int) -> None:
+        turns.append(os.fstat(handle).st_size)
+        time.sleep(0.1)
+        disk(handle)
+
+    monkeypatch.setattr(os, "fdatasync", slowly)
+    segment = Segment(tmp_path, "predictions", fsync=True)
+    acknowledged = list[int]()
+
+    def write(number: int) -> None:
+        segment.write([pack(b"%04d" % number)])
+        acknowledged.append(number)
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(acknowledged) == 16
+    assert len(turns) < 8
+    assert segment.path is not None
+    assert turns[-1] == segment.path.stat().st_size == 16 * len(pack(b"0000"))
+
+
+def test_what_did_not_reach_the_disk_is_refused_and_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment = Segment(tmp_path, "predictions", fsync=True)
+    segment.write([pack(b"safe")])
+    disk, began, refused = os.fdatasync, threading.Event(), list[str]()
+
+    def breaks(handle: int) -> None:
+        began.set()
+        time.sleep(0.2)
+        raise OSError(5, "the disk is gone")
+
+    monkeypatch.setattr(os, "fdatasync", breaks)
+
+    def write(text: bytes) -> None:
+        try:
+            segment.write([pack(text)])
+        except LogNotWritable:
+            refused.append(text.decode())
+
+    first = threading.Thread(target=write, args=(b"lost",))
+    first.start()
+    began.wait()
+    second = threading.Thread(target=write, args=(b"with",))  # written while the disk was at it
+    second.start()
+    for thread in (first, second):
+        thread.join()
+    assert sorted(refused) == ["lost", "with"]
+    monkeypatch.setattr(os, "fdatasync", disk)
+    segment.write([pack(b"again")])
+    segment.close()
+    files = sorted(tmp_path.glob("predictions-*.seg"))
+    assert [r.payload for f in files for r in read_records(f.read_bytes())] == [b"safe", b"again"]

@@ -77,7 +77,7 @@ def test_no_ensemble_where_one_model_says_it_all():
     target = matrix[:, 1] * 2 + matrix[:, 2] + np.random.default_rng(0).normal(0, 0.01, 400)
     found = run(matrix, target, candidates=(ridge(alpha=1e-3), lightgbm(n_estimators=5)), trials=4, plan=Plan(ensemble=5))
     assert found.settings == {"candidate": "ridge", "params": {"alpha": 1e-3}}
-    assert found.notes == ("no ensemble beats the best model on rows it was not chosen on",)
+    assert found.notes == ("no ensemble beats the best model on validation",)
 
 
 def test_probabilities_that_are_too_sure_are_calibrated_and_honest_ones_are_left_alone():

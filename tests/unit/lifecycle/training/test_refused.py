@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -78,6 +80,20 @@ def _null_says_it(m, t):
 def test_copies_of_the_target_are_found_in_other_words(spoil, task, said):
     with pytest.raises(DataError, match=said):
         run(*spoil(*rows()), task)
+
+
+def test_a_number_that_was_written_as_text_is_found_and_a_code_that_is_one_is_not():
+    matrix, _ = rows()
+    ages = np.random.default_rng(1).integers(20, 60, len(matrix))
+    matrix[:, 0] = ages - 20
+    written = (replace(SPECS[0], categories=tuple(str(age) for age in range(20, 60))), *SPECS[1:])
+    more = {"task": "regression", "candidates": (), "trials": 2, "timeout": None, "seed": 0}
+    with pytest.raises(DataError, match="'carrier' is the target itself"):
+        search(matrix, ages.astype(float), None, specs=written, **more)
+    noise = np.random.default_rng(2).normal(size=len(matrix))
+    assert search(matrix, ages + noise, None, specs=written, **more).trials
+    named = (replace(SPECS[0], categories=tuple(f"depot {age}" for age in range(20, 60))), *SPECS[1:])
+    assert search(matrix, noise, None, specs=named, **more).trials
 
 
 def test_what_only_nearly_tells_the_target_is_no_leak():

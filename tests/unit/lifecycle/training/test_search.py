@@ -17,6 +17,8 @@ from mulle.lifecycle.training import trial
 from mulle.lifecycle.training.fit import fit
 from mulle.lifecycle.training.search import Plan, search
 
+VARYING = {"seconds": 0, "memory": 0}
+
 
 def test_the_winner_beats_the_baseline_which_is_trial_zero():
     found = run(*rows())
@@ -34,7 +36,7 @@ def test_each_candidate_is_tried_before_the_search_chooses():
 
 def test_the_same_seed_gives_the_same_trials():
     one, two = run(*rows()), run(*rows())
-    assert [{**t, "seconds": 0} for t in one.trials] == [{**t, "seconds": 0} for t in two.trials]
+    assert [{**t, **VARYING} for t in one.trials] == [{**t, **VARYING} for t in two.trials]
 
 
 def test_an_earlier_winner_is_tried_first():
@@ -71,6 +73,17 @@ def test_what_fails_again_and_again_is_tried_less_and_less():
 def test_when_every_candidate_fails_the_reason_is_told():
     with pytest.raises(TrialError, match="solver"):
         run(*rows(), candidates=(ridge(solver="no such solver"),), trials=3)
+
+
+def test_two_candidates_of_a_kind_both_take_part_and_an_earlier_winner_is_of_the_one_that_fixes_the_same():
+    small, large = lightgbm(n_estimators=5, num_leaves=4), lightgbm(n_estimators=40)
+    found = run(*rows(), candidates=(small, ridge(), large), trials=10)
+    assert [t["params"].get("n_estimators") for t in found.trials[1:4]] == [5, None, 40]
+    assert all(t["params"]["num_leaves"] == 4 for t in found.trials if t["params"].get("n_estimators") == 5)
+    assert len({t["params"]["num_leaves"] for t in found.trials if t["params"].get("n_estimators") == 40}) > 1
+    earlier = {"candidate": "lightgbm", "params": {"n_estimators": 40, "num_leaves": 17}}
+    again = run(*rows(), candidates=(small, ridge(), large), trials=3, warm=[earlier])
+    assert (again.trials[1]["params"]["n_estimators"], again.trials[1]["params"]["num_leaves"]) == (40, 17)
 
 
 def test_what_the_user_fixed_is_never_searched():
@@ -160,7 +173,7 @@ def test_settings_that_are_behind_on_few_rows_are_stopped_there_and_the_best_goe
     assert found.settings["params"] == best["params"]
     assert all(len(t["rungs"]) == 2 for t in found.trials[1:5]), "the first are measured on each budget and stopped on none"
     again = run(matrix, target, candidates=candidates, trials=24, plan=Plan(prune=True))
-    assert [{**t, "seconds": 0} for t in found.trials] == [{**t, "seconds": 0} for t in again.trials]
+    assert [{**t, **VARYING} for t in found.trials] == [{**t, **VARYING} for t in again.trials]
 
 
 def test_a_trial_that_overruns_is_ended_even_in_this_process():

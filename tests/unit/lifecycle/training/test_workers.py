@@ -54,6 +54,7 @@ def test_what_a_trial_does_to_its_process_is_recorded_by_kind_and_the_search_goe
     assert time.monotonic() - began < 60
     broken = [t for t in found.trials if t["candidate"] == "ridge"]
     assert {(t["state"], t["failure"], t["score"]) for t in broken} == {("failed", kind, None)}
+    assert all(t["memory"] > 50_000_000 for t in found.trials if t["state"] == "done")
     assert all(said in t["reason"] for t in broken)
     assert [t["number"] for t in found.trials] == [0, 1, 2, 3]
     assert found.settings["candidate"] == "lightgbm"
@@ -62,7 +63,7 @@ def test_what_a_trial_does_to_its_process_is_recorded_by_kind_and_the_search_goe
 
 def test_the_same_seed_gives_the_same_search_at_the_same_parallelism_and_what_is_found_here_is_found_there(tmp_path):
     def told(found):
-        return [{**t, "seconds": 0} for t in found.trials], found.settings
+        return [{**t, "seconds": 0, "memory": 0} for t in found.trials], found.settings
 
     candidates = (ridge(), lightgbm(n_estimators=10))
     one, two = (run(candidates, tmp_path, trials=9, ensemble=3, prune=True) for _ in range(2))

@@ -121,6 +121,16 @@ def route(home: Path, *versions: RoutedVersion, model: str = "trip", at: datetim
     return generation
 
 
+def two_models(folder: Path) -> Path:
+    """A home with trip@6, then trip@7 in force (size + 1), and the classifier kind@1; returns it."""
+    home = folder / "home"
+    home.mkdir()
+    for number, offset in ((6, 0.0), (7, 1.0)):
+        route(home, version(number, bundle(folder / str(number), offset=offset)), keep=True)
+    route(home, version(1, bundle(folder / "c", model="kind", classes=("no", "yes"))), model="kind")
+    return home
+
+
 def row(number: int = 1, size: float | None = 2.0, **more: object) -> dict[str, object]:
     return {"id": number, "at": "2013-03-01T10:00:00Z", "size": size, "kind": "a", **more}
 
@@ -143,6 +153,7 @@ class Server:
     home: Path
     settings: dict[str, str] = field(default_factory=dict)
     before: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
@@ -153,9 +164,10 @@ class Server:
         environment = {
             **os.environ, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "2", "MULLE_HOME": str(self.home),
             "MULLE_INFERENCE_PORT": str(self.port), **{f"MULLE_{k.upper()}": v for k, v in self.settings.items()},
+            **self.environment,
         }  # fmt: skip
         self.process = subprocess.Popen([sys.executable, "-c", self.before + SERVER], env=environment, cwd=self.home)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             assert self.process.poll() is None, "the server ended"
             try:

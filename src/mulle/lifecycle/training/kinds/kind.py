@@ -16,8 +16,8 @@ __all__ = ["Kind", "Make", "Prepare", "Space", "nothing_searched", "only_for", "
 Make = Callable[[Json, str, int], Any]
 """From parameters, task and seed to an unfitted estimator."""
 
-Prepare = Callable[[Sequence[FeatureSpec], str], list[tuple[str, Any]]]
-"""From the matrix's columns and the task to the steps before the estimator."""
+Prepare = Callable[[Sequence[FeatureSpec], str, str], list[tuple[str, Any]]]
+"""From the matrix's columns, the task and the encoding of long categories to the steps before the estimator."""
 
 Space = Callable[[str], dict[str, Range]]
 """From the task to the ranges of the parameters that are searched."""

@@ -30,9 +30,9 @@ def _linear(params: Json, task: str, seed: int) -> Any:
     return LinearRegression(**params)
 
 
-def _ridge_matrix(specs: Sequence[FeatureSpec], task: str) -> list[tuple[str, Any]]:
+def _ridge_matrix(specs: Sequence[FeatureSpec], task: str, codes: str) -> list[tuple[str, Any]]:
     # Far outside, the sigmoids of all classes are 0, and what then is their share is anybody's guess.
-    return (scaled if task == "regression" else within)(specs, task)
+    return (scaled if task == "regression" else within)(specs, task, codes)
 
 
 def _ridge(params: Json, task: str, seed: int) -> Any:

@@ -6,12 +6,12 @@ from typing import Any
 
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.naive_bayes import GaussianNB
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.svm import SVC, SVR
 
 from mulle.core.declare.ranges import Choices, Floats, Ints, Range
 from mulle.core.records.base import Json
 from mulle.lifecycle.training.kinds.kind import Kind, only_for, scaled_target
+from mulle.lifecycle.training.kinds.neighbours import Neighbours
 from mulle.lifecycle.training.kinds.prepare import within
 
 __all__ = ["KNN_ROWS", "NEAR", "SVM_ROWS"]
@@ -25,7 +25,7 @@ KNN_ROWS = 50_000
 
 def _knn(params: Json, task: str, seed: int) -> Any:
     del seed
-    return (KNeighborsRegressor if task == "regression" else KNeighborsClassifier)(**{"n_jobs": 1, **params})
+    return Neighbours(task=task, **params)
 
 
 def _naive_bayes(params: Json, task: str, seed: int) -> Any:

@@ -1,0 +1,1 @@
+"""Batch: a model's answers to many rows, planned in chunks, done once each, told in a manifest."""

@@ -1,0 +1,119 @@
+"""What may be thrown away: logged predictions and their labels that are older than their model's declaration keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from mulle.core.clock import rfc3339
+from mulle.core.declare.fleet import fleet_of
+from mulle.core.declare.model import Model
+from mulle.core.errors import NotFound
+from mulle.core.records.base import Json
+from mulle.core.records.deployment import current
+from mulle.core.records.prediction import LABELS, PREDICTIONS
+from mulle.lifecycle.serving.drain import drain
+from mulle.lifecycle.serving.log import log_folder
+from mulle.loop.parts import Parts
+from mulle.loop.views import listing, model_names
+
+__all__ = ["gc_view", "kept_from"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Old:
+    """A model's rows of a day in a table of the log."""
+
+    table: str
+    model: str
+    day: str
+    rows: int
+    bytes: int
+    why: str
+
+
+def gc_view(parts: Parts, *, dry_run: bool) -> Json:
+    """Remove what is no longer kept, or say what would be removed.
+
+    Returns
+    -------
+    dict
+        ``items`` of ``kind`` (``predictions`` or ``labels``), ``address``, ``bytes`` (the rows' part of their files; 0 for a
+        bucket), ``rows`` and ``why``; ``removed`` says whether they are gone.
+    """
+    if not dry_run:
+        drain(log_folder(parts.settings.home), parts.lake, now=parts.clock.now())
+    old = [item for table in (PREDICTIONS, LABELS) for item in _old(parts, table)]
+    if not dry_run:
+        for table in (PREDICTIONS, LABELS):
+            gone = pl.DataFrame([(o.model, o.day) for o in old if o.table == table], schema=["model", "day"], orient="row")
+            if gone.height:
+                parts.lake.erase(table, gone)
+    items = [
+        {
+            "kind": o.table, "address": f"{parts.lake.address(o.table)}/day={o.day}", "model": o.model, "bytes": o.bytes,
+            "rows": o.rows, "why": o.why,
+        }
+        for o in old
+    ]  # fmt: skip
+    return listing(items, removed=not dry_run, created_at=rfc3339(parts.clock.now()))
+
+
+def kept_from(parts: Parts, model: Model, now: datetime) -> datetime | None:
+    """Return the first instant whose rows are kept; None when all are.
+
+    Whatever the declaration says, kept is what may still be judged: rows of windows that are not mature, and what a canary
+    under way compares.
+    """
+    if model.log.keep is None:
+        return None
+    needed = [now - model.log.keep, now - model.monitor.delay - model.monitor.window]
+    last = parts.metadata.windows.last(model.name, mature=False)
+    mature = parts.metadata.windows.last(model.name)
+    if last is not None:
+        # Windows are judged in their order: all from the first that is not mature are waited for.
+        needed.append(last.start if mature is None else mature.end)
+    force = current(parts.metadata.deployments.of(model.name), now)
+    if force is not None and len(force.routes) > 1:
+        needed.append(force.effective_at)
+    return min(needed)
+
+
+def _old(parts: Parts, table: str) -> Sequence[_Old]:
+    try:
+        scan = parts.lake.scan(table)
+    except NotFound:
+        return []
+    now = parts.clock.now()
+    days = scan.group_by("model", "day").agg(pl.len().alias("rows")).collect().sort("model", "day")
+    rows_of = dict(days.group_by("day").agg(pl.col("rows").sum()).iter_rows())
+    found: list[_Old] = []
+    for name in model_names(parts):
+        declared = parts.project.models.get(fleet_of(name))
+        since = None if declared is None else kept_from(parts, _named(declared, name), now)
+        if declared is None or since is None:
+            continue
+        for _, day, rows in days.filter((pl.col("model") == name) & (pl.col("day") < since.strftime("%Y-%m-%d"))).iter_rows():
+            share = _bytes(parts.lake.address(table), day) * rows // max(1, rows_of[day])
+            found.append(_Old(table, name, day, rows, share, _why(declared, since, now)))
+    return found
+
+
+def _named(declared: Model, name: str) -> Model:
+    return declared if name == declared.name else declared.member(name.partition("/")[2])
+
+
+def _bytes(address: str, day: str) -> int:
+    # What is not in a folder is not listed for its size: a bucket's listing costs more than it tells.
+    return sum(file.stat().st_size for file in Path(address, f"day={day}").glob("*.parquet"))
+
+
+def _why(model: Model, since: datetime, now: datetime) -> str:
+    assert model.log.keep is not None
+    held = now - model.log.keep - since > timedelta(seconds=1)
+    words = f"{model.name} keeps its log for {model.log.keep.days} days" if model.log.keep.days else f"kept for {model.log.keep}"
+    return words + (f"; rows from {rfc3339(since)} on are still waited for" if held else "")
