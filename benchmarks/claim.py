@@ -34,6 +34,8 @@ class Side:
         Of so many runs the best counts.
     note : str
         What a reader must know to read its figure.
+    seeded : bool
+        Whether a seed changes what it does; a study asks who takes none once.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Side:
     peer: str | None = None
     repeat: int = 5
     note: str = ""
+    seeded: bool = True
 
     @property
     def slug(self) -> str:

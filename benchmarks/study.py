@@ -145,7 +145,7 @@ def cells(
             for seed in turn.seeds:
                 task = _task(study, turn, parted, seed)
                 for side in study.sides:
-                    if peers or side.peer is None:
+                    if (peers or side.peer is None) and (side.seeded or seed == turn.seeds[0]):
                         yield _kept(side, parted, task, kept, say)
 
 

@@ -60,9 +60,7 @@ def _dependence(shown: tuple[Dependence, ...]) -> str:
 
 
 def _curve(metric: str, points: tuple[CurvePoint, ...]) -> str:
-    told = (
-        f"The {metric} of the same settings fitted on fewer rows, evenly spaced over the training rows; last the model."
-    )
+    told = f"The {metric} of the same settings fitted on fewer rows, evenly spaced over the training rows; last the model."
     rows = [
         (str(p.rows), text(p.train), text(p.holdout), f"{text(p.low)} to {text(p.high)}", bar(p.holdout, points[0].holdout))
         for p in points

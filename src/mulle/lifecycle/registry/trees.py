@@ -208,13 +208,14 @@ class _Nodes:
     def add_lists(self, tree: int, output: int, lists: Mapping[str, Sequence[Any]]) -> None:
         """Add a tree that is parallel lists of nodes, as XGBoost keeps it."""
         after = zip(lists["left_children"], lists["right_children"], strict=True)
+        counts = lists.get("sum_hessian") or [_UNCOUNTED] * len(lists["left_children"])
         for number, (left, right) in enumerate(after):
             value = float(lists["split_conditions"][number])
             if left < 0:
-                self._add_leaf(tree, output, number, value, float(lists["sum_hessian"][number]))
+                self._add_leaf(tree, output, number, value, float(counts[number]))
                 continue
             feature, gap = int(lists["split_indices"][number]), int(bool(lists["default_left"][number]))
-            self._add(tree, number, feature, value, "BRANCH_LT", int(left), int(right), gap, float(lists["sum_hessian"][number]))
+            self._add(tree, number, feature, value, "BRANCH_LT", int(left), int(right), gap, float(counts[number]))
 
     def add_levels(self, tree: int, asked: Sequence[tuple[int, float, int]], leaves: Any) -> None:
         """Add a tree with one question a level; answer yes on level i sets bit i of the leaf's number."""

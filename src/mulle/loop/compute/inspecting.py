@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from mulle.core.errors import DataError, TrialError
 from mulle.core.records.base import Json
 from mulle.core.records.bundle import FeatureSpec
 from mulle.core.records.evaluation import CurvePoint, Dependence, Importance, Inspection
@@ -153,11 +152,10 @@ def _curve(work: Work, winner: Winner, notes: list[str], left: Callable[[], floa
             break
         try:
             fitted, specs = fit_on(work, winner.settings, winner.features, winner.truth, winner.time, some)
-        except (DataError, TrialError) as error:
-            notes.append(f"learning curve at {len(some)} rows: {error.detail}")
-            continue
-        if classes_of(fitted, work.model.task) == whole:
-            points.append(_point(work, winner, fitted, specs, some))
+            if classes_of(fitted, work.model.task) == whole:
+                points.append(_point(work, winner, fitted, specs, some))
+        except Exception as error:  # a look at the winner must not end its run, whatever an estimator raises
+            notes.append(f"learning curve at {len(some)} rows: {error}")
     return (*points, _point(work, winner, winner.fitted, winner.specs, winner.train))
 
 

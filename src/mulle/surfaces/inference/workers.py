@@ -222,4 +222,3 @@ def _listening(settings: Settings, *, shared: bool = True) -> socket.socket:
             f"{settings.host}:{settings.inference_port} cannot be listened on: {error}", next="choose another inference_port"
         ) from error
     return made
-

@@ -103,7 +103,7 @@ def searched(work: Work, **more: object) -> Json:
 
 def test_the_plain_search_says_what_it_said_before(tmp_path: Path) -> None:
     found = searched(made(tmp_path))
-    assert set(found) == {"trials", "settings", "notes"}
+    assert set(found) == {"trials", "settings", "notes", "importance"}
     assert set(found["settings"]) == {"candidate", "params"}
     assert found["notes"] == []
     assert {"number", "candidate", "params", "score", "state", "reason", "seconds"} < set(found["trials"][0])

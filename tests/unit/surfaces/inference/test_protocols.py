@@ -95,7 +95,6 @@ def test_a_broken_row_is_named(server: Server) -> None:
         ("GET", "/", 404),
         ("GET", "/v1/models/trip/predict", 405),
         ("DELETE", "/v1/models", 405),
-        ("POST", "/v1/models/trip/predict?explain=true", 400),
     ],
 )
 def test_a_wrong_address_is_refused(server: Server, method: str, path: str, status: int) -> None:
