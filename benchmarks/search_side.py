@@ -77,7 +77,7 @@ def _settings(task: Task, rows: int) -> dict[str, str]:
     limits = f'trials=100_000, timeout="{_SHARE * task.seconds:g}s", parallel={task.cores}'
     return {
         "model": f"split=ml.holdout(0.1), calibrate={not number}",
-        "search": f"[{linear}, {others}], {limits}, ensemble=20, validation={folds}",
+        "search": f"[{linear}, {others}], {limits}, ensemble=6, validation={folds}",
     }
 
 
