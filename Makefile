@@ -6,6 +6,8 @@ MAKEFLAGS += --no-print-directory
 # The first Python that is new enough; name another one with `make PYTHON=/path/to/python3.12`.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+# Test files that run at once.
+JOBS ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -44,7 +46,8 @@ demo: $(STAMP) ## the whole loop on the flights of 2013, in ./mulle-demo
 	@$(BIN)/mulle demo
 
 test: $(STAMP) ## the tests: unit, contract, e2e, docs and doctests
-	@$(BIN)/python -m pytest tests src/mulle --doctest-modules --ignore-glob='*/migrations/*' --ignore=tests/chaos $(PYTEST)
+	@$(BIN)/python -m pytest tests src/mulle --doctest-modules --ignore-glob='*/migrations/*' --ignore=tests/chaos \
+		--numprocesses $(JOBS) --dist loadfile $(PYTEST)
 
 check: $(STAMP) lint types layers lock-check ## everything that needs no run: style, types, layers, budgets, lock
 	@$(BIN)/python -m pytest tests/test_architecture.py

@@ -78,7 +78,7 @@ start)
   "${java[@]}" -Xmx256m kafka.tools.StorageTool format -t 4L6g3nShT-eMCtK--X86sw -c "$folder/server.properties" >"$folder/format.log" 2>&1 ||
     { cat "$folder/format.log" >&2; exit 1; }
   launch "${java[@]}" -Xmx512m kafka.Kafka "$folder/server.properties"
-  await 30 grep -q "Kafka Server started" "$folder/server.log"
+  await 90 grep -q "Kafka Server started" "$folder/server.log"
   echo "127.0.0.1:$port"
   ;;
 stop) halt ;;

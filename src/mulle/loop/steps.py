@@ -326,7 +326,8 @@ class Steps:
             "code": run.code,
             "seed": run.seed,
             "cutoff": to_json(run.cutoff),
-            "options": run.options,
+            # A replay's many models are there to be compared: only the first is looked into.
+            "options": {"inspect": not self.replay or bool(run.options.get("first")), **run.options},
             "versions": results["publish"]["versions"],
             "search_timeout": timeout,
             **more,
