@@ -105,10 +105,14 @@ def _read_file(path: Path) -> dict[str, object]:
     if not path.is_file():
         return {}
     try:
-        table = tomllib.loads(path.read_text()).get("mulle", {})
+        document = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not valid TOML: {error}", next="mend the file or remove it", file=str(path)) from error
-    known = {f.name for f in fields(Settings)}
+    known, table = {f.name for f in fields(Settings)}, document.get("mulle", {})
+    astray = sorted(known & document.keys())
+    if astray or not isinstance(table, dict):
+        said = f"{', '.join(astray)} stands outside [mulle]" if astray else "[mulle] is no table"
+        raise UsageError(f"{path}: {said}", next="write the line [mulle] above the settings", file=str(path))
     for name in table:
         if name not in known:
             raise UsageError(

@@ -8,6 +8,7 @@ import numpy as np
 import orjson
 import polars as pl
 
+from mulle.core.declare.fleet import key_of
 from mulle.core.declare.model import Model
 from mulle.core.errors import NotFound
 from mulle.core.ports.lake import Lake
@@ -32,7 +33,10 @@ def predictions_between(lake: Lake, model: str, start: datetime, end: datetime, 
 
 
 def labels_between(lake: Lake, model: str, start: datetime, end: datetime, *, members: bool = False) -> pl.DataFrame:
-    """Read a model's labels by the time they became known; of a fleet, those of its members too."""
+    """Read a model's labels by the time they became known; of a fleet, those of its members too.
+
+    Labels that name a prediction and no model are among them, whosever they are.
+    """
     return _between(lake, LABELS, model, "known_at", start, end, members)
 
 
@@ -72,6 +76,12 @@ def paired(
     return pl.DataFrame({"cluster": cluster, **sides})
 
 
+def rows_of(model: str) -> pl.Expr:
+    """Tell rows of a model by their ``model``: those of a member alone, or of a fleet with all its members."""
+    own = pl.col("model") == model
+    return own if key_of(model) else own | pl.col("model").str.starts_with(f"{model}/")
+
+
 def _truth(values: pl.Series, model: Model) -> np.ndarray:
     if model.task == "regression":
         return values.cast(pl.Float64, strict=False).to_numpy()
@@ -86,7 +96,8 @@ def _shares(texts: pl.Series, contract: Contract) -> np.ndarray | None:
 
 
 def _between(lake: Lake, table: str, model: str, column: str, start: datetime, end: datetime, members: bool) -> pl.DataFrame:
-    mine = pl.col("model") == model
+    mine = rows_of(model) if members else pl.col("model") == model
+    mine = mine | (pl.col("model") == "") if table == LABELS else mine
     first, last = start.strftime("%Y-%m-%d"), end.strftime("%Y-%m-%d")
     try:
         rows = lake.scan(table)
@@ -94,7 +105,7 @@ def _between(lake: Lake, table: str, model: str, column: str, start: datetime, e
         return pl.DataFrame()
     rows = rows.filter(
         pl.col("day").is_between(pl.lit(first), pl.lit(last)),
-        mine | pl.col("model").str.starts_with(f"{model}/") if members else mine,
+        mine,
         pl.col(column) >= start,
         pl.col(column) < end,
     )

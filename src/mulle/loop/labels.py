@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import polars as pl
 
+from mulle.core.declare.fleet import fleet_of
 from mulle.core.declare.model import Model
 from mulle.core.errors import ContractError, NotFound
 from mulle.core.hashing import hash_json
@@ -18,6 +19,7 @@ from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.labels import Remembered, read_labels
 from mulle.lifecycle.serving.log import log_folder
 from mulle.lifecycle.serving.rows import label_rows
+from mulle.loop.evidence import rows_of
 from mulle.loop.parts import Parts
 
 __all__ = ["import_labels", "unsaid"]
@@ -148,7 +150,7 @@ def _known(parts: Parts, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[Json]]:
     if rows.is_empty() or rows["prediction_id"].null_count() == rows.height:
         return rows, []
     try:
-        known = parts.lake.scan(PREDICTIONS).filter(pl.col("model") == rows["model"][0]).select("id").collect()["id"]
+        known = parts.lake.scan(PREDICTIONS).filter(rows_of(fleet_of(rows["model"][0]))).select("id").collect()["id"]
     except NotFound:
         known = pl.Series("id", [], dtype=pl.String)
     lost = rows.filter(pl.col("prediction_id").is_not_null() & ~pl.col("prediction_id").is_in(known.implode()))

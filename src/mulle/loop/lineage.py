@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from mulle.core.clock import EPOCH, instant, rfc3339
+from mulle.core.declare.fleet import fleet_of
 from mulle.core.errors import MulleError, NotFound
 from mulle.core.records.base import Json, from_json, to_json
 from mulle.core.records.bundle import Contract
@@ -25,6 +26,7 @@ from mulle.lifecycle.monitoring.drift import decode_features
 from mulle.lifecycle.serving.explain import explained_members
 from mulle.lifecycle.serving.log import log_folder
 from mulle.lifecycle.serving.undrained import undrained
+from mulle.loop.evidence import rows_of
 from mulle.loop.parts import Parts
 from mulle.loop.views import alert_view, deployment_view, run_view, version_view, window_view
 
@@ -55,7 +57,7 @@ def explain_view(parts: Parts, prediction_id: str, *, contributions: bool = Fals
     prediction = _prediction(parts, prediction_id)
     model, time = prediction["model"], instant(prediction["time"])
     version = parts.metadata.models.get(model, prediction["version"])
-    window = _window(parts, model, time)
+    window = _window(parts, model, time) or _window(parts, fleet_of(model), time)
     return {
         "id": prediction_id,
         **(_explained(prediction, version) if contributions else {}),
@@ -66,7 +68,7 @@ def explain_view(parts: Parts, prediction_id: str, *, contributions: bool = Fals
         "route": _route(parts, prediction),
         "label": _label(parts, prediction),
         "window": window_view(window) if window else None,
-        "alerts": _alerts(parts, model, window),
+        "alerts": _alerts(parts, window),
         "run": run_view(parts, version.run) if version and parts.metadata.runs.get(version.run) else None,
         "model_version": to_json(version) if version else None,
         "data": _data(parts, version),
@@ -183,7 +185,8 @@ def _label(parts: Parts, prediction: Json) -> Json | None:
     by_id = pl.col("prediction_id") == prediction["id"]
     time = instant(prediction["time"])
     by_key = (pl.col("key_text") == prediction.get("key_text")) & (pl.col("time").is_null() | (pl.col("time") == time))
-    mine = pl.col("model") == prediction["model"]
+    # A label by key may name the fleet, whose member answered.
+    mine = rows_of(fleet_of(prediction["model"]))
     rows = labels.filter(mine & (by_id.fill_null(False) | by_key.fill_null(False))).sort("known_at", "created_at").tail(1)
     found = rows.collect().to_dicts()
     return _with_value(_decoded(found[0]), numeric=not prediction.get("probabilities")) if found else None
@@ -198,10 +201,10 @@ def _window(parts: Parts, model: str, time: datetime) -> Window | None:
     return next((w for w in around if w.start <= time < w.end), None)
 
 
-def _alerts(parts: Parts, model: str, window: Window | None) -> list[Json]:
+def _alerts(parts: Parts, window: Window | None) -> list[Json]:
     if window is None:
         return []
-    about = (a for a in parts.metadata.alerts.list(model, None, 1000) if any(c.id == window.id for c in a.causes))
+    about = (a for a in parts.metadata.alerts.list(window.model, None, 1000) if any(c.id == window.id for c in a.causes))
     return [alert_view(parts, a) for a in about]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mulle.core.errors import NotFound, UsageError
@@ -19,7 +19,7 @@ from mulle.loop.views import find_version, listing, run_view
 __all__ = ["card_view", "compare_view", "reproduce_view", "saw_view", "search_view"]
 
 _TASK = "mulle.bootstrap:run_task"
-_MOST = 10_000
+_PAGE, _TOLERANCE = 5_000, 1e-6
 _PLATFORM = {"run", "seed", "data"}
 
 
@@ -50,7 +50,7 @@ def compare_view(parts: Parts, names: Sequence[str]) -> Json:
 
 
 def saw_view(parts: Parts, name: str) -> Json:
-    """List the model versions that were trained on a dataset version's rows, newest first.
+    """List the model versions, of fleets' members too, that were trained on a dataset version's rows, newest first.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def saw_view(parts: Parts, name: str) -> Json:
     dataset, version = find_data(parts, name)
     held: dict[int, bool] = {version.version: True}
     items = []
-    for model in parts.metadata.models.list(None, _MOST):
+    for model in _every_version(parts):
         number = model.data.get(dataset.name)
         if number is None or number < version.version:
             continue
@@ -77,6 +77,13 @@ def saw_view(parts: Parts, name: str) -> Json:
             saw = "this version" if number == version.version else f"within {number}"
             items.append({"model": model.model, "version": model.version, "run": model.run, "data": dict(model.data), "saw": saw})
     return listing(items, dataset=dataset.name, data_version=version.version)
+
+
+def _every_version(parts: Parts) -> Iterator[ModelVersion]:
+    after: str | None = None
+    while page := parts.metadata.models.list(None, _PAGE, after, members=True):
+        yield from page
+        after = page[-1].id
 
 
 def search_view(parts: Parts, run: str) -> Json:
@@ -109,10 +116,17 @@ def card_view(parts: Parts, name: str) -> Json:
     }
 
 
-def reproduce_view(parts: Parts, name: str, *, tolerance: float = 1e-6) -> Json:
+def reproduce_view(parts: Parts, name: str, *, tolerance: float | None = None) -> Json:
     """Train a version again from its recorded data, code, settings and seed, and compare its answers.
 
     The search is not repeated: what it chose is recorded. Nothing is registered.
+
+    Parameters
+    ----------
+    parts : Parts
+    name : str
+    tolerance : float, optional
+        By default that of the version's own parity: its bundle was proved to answer like its fit within that, no closer.
 
     Returns
     -------
@@ -129,6 +143,8 @@ def reproduce_view(parts: Parts, name: str, *, tolerance: float = 1e-6) -> Json:
     run = parts.metadata.runs.get(version.run)
     if run is None:
         raise NotFound(f"{version.model}@{version.version}: its run {version.run} is not on record", next="see `mulle runs ls`")
+    if tolerance is None:
+        tolerance = version.parity.tolerance if version.parity is not None else _TOLERANCE
     scratch = f"reproduce-{version.run}"
     try:
         answer = parts.compute().call(_TASK, _payload(parts, version, run, scratch, tolerance))

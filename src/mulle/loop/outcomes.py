@@ -15,6 +15,7 @@ from mulle.kernel.keys import key_expr
 from mulle.kernel.redact import hide
 from mulle.lifecycle.data.version import read_version
 from mulle.lifecycle.serving.rows import LABEL_SCHEMA
+from mulle.loop.evidence import rows_of
 from mulle.loop.labels import unsaid
 from mulle.loop.parts import Parts
 
@@ -91,9 +92,10 @@ def _labels(parts: Parts, model: Model, version: DatasetVersion, now: datetime) 
 def _answered(parts: Parts, model: Model, now: datetime) -> pl.DataFrame:
     """Read what was answered for this model or its members in the time that windows still look at."""
     since = now - 2 * (model.monitor.delay + model.monitor.window)
-    mine = (pl.col("model") == model.name) | pl.col("model").str.starts_with(f"{model.name}/")
     try:
-        rows = parts.lake.scan(PREDICTIONS).filter(mine, ~pl.col("route").is_in(["shadow", "refused"]), pl.col("time") >= since)
+        rows = parts.lake.scan(PREDICTIONS).filter(
+            rows_of(model.name), ~pl.col("route").is_in(["shadow", "refused"]), pl.col("time") >= since
+        )
     except NotFound:
         return pl.DataFrame()
     wanted = rows.filter(pl.col("key_text").is_not_null()).select("model", "key", "key_text", "time")

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from mulle.core.clock import duration, instant
+from mulle.core.declare.fleet import fleet_of
 from mulle.core.errors import NotFound, UsageError
 from mulle.core.records.base import Json, to_json
 from mulle.core.records.prediction import LABELS, PREDICTIONS
@@ -15,12 +16,14 @@ from mulle.lifecycle.data.sql import answer
 from mulle.lifecycle.monitoring.outcomes import with_outcomes
 from mulle.lifecycle.serving.log import log_folder
 from mulle.lifecycle.serving.undrained import undrained
+from mulle.loop.evidence import rows_of
 from mulle.loop.parts import Parts
 from mulle.loop.views import model_names
 
 __all__ = ["logged_predictions", "predictions_view"]
 
 _NEWEST = "select id, created_at, model, version, route, key, value, label, error from predictions order by created_at desc, id"
+_FLEET = pl.col("model").str.split("/").list.first()
 
 
 def predictions_view(
@@ -31,8 +34,8 @@ def predictions_view(
     Parameters
     ----------
     model : str, optional
-        Only this model's, or this fleet member's. Of a regression ``value`` and ``label`` are then numbers; they are text
-        where models of several kinds stand in one table.
+        Only this model's, a fleet's with those of its members, or one member's. Of a regression ``value`` and ``label`` are
+        then numbers; they are text where models of several kinds stand in one table.
     sql : str, optional
         The newest answers by default.
     since : str
@@ -72,10 +75,10 @@ def logged_predictions(parts: Parts, model: str | None, *, since: datetime) -> p
         The table's columns, ``label``, and ``labelled`` (a label came, or word that none will).
     """
     now = parts.clock.now()
-    mine = pl.lit(True) if model is None else pl.col("model") == model
+    mine = pl.lit(True) if model is None else rows_of(model)
     rows = _both(parts, PREDICTIONS, mine & (pl.col("created_at") >= since))
-    labels = _both(parts, LABELS, pl.lit(True) if model is None else mine | (pl.col("model") == ""))
-    joined = [_with_labels(part, labels, now) for _, part in sorted(rows.group_by("model"), key=lambda pair: str(pair[0]))]
+    labels = _both(parts, LABELS, pl.lit(True) if model is None else rows_of(fleet_of(model)) | (pl.col("model") == ""))
+    joined = [_with_labels(part, labels, now) for _, part in sorted(rows.group_by(_FLEET), key=lambda pair: str(pair[0]))]
     table = pl.concat(joined) if joined else _with_labels(rows, labels, now)
     declared = parts.project.models.get((model or "").partition("/")[0])
     if declared is not None and declared.task == "regression":
@@ -84,9 +87,9 @@ def logged_predictions(parts: Parts, model: str | None, *, since: datetime) -> p
 
 
 def _with_labels(rows: pl.DataFrame, labels: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    name = rows["model"][0] if rows.height else ""
-    # One that names a prediction may leave the model out.
-    known = labels.filter((pl.col("model") == name) | (pl.col("model") == ""))
+    # One that names a prediction may leave the model out; one by key may name a fleet for its member.
+    name = fleet_of(rows["model"][0]) if rows.height else ""
+    known = labels.filter(_FLEET.eq(name) | (pl.col("model") == ""))
     told = with_outcomes(rows, known, now)
     return told.with_columns(label="truth", labelled=pl.col("labelled") | pl.col("never")).drop("truth", "never")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from mulle.core.records.prediction import LABELS, PREDICTIONS
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
 from mulle.loop.parts import Parts
-from mulle.loop.views import listing, model_names
+from mulle.loop.views import listing
 
 __all__ = ["gc_view", "kept_from"]
 
@@ -92,19 +92,31 @@ def _old(parts: Parts, table: str) -> Sequence[_Old]:
     days = scan.group_by("model", "day").agg(pl.len().alias("rows")).collect().sort("model", "day")
     rows_of = dict(days.group_by("day").agg(pl.col("rows").sum()).iter_rows())
     found: list[_Old] = []
-    for name in model_names(parts):
-        declared = parts.project.models.get(fleet_of(name))
-        since = None if declared is None else kept_from(parts, _named(declared, name), now)
-        if declared is None or since is None:
-            continue
+    for name, declared, since in _kept(parts, days["model"].unique().sort().to_list(), now):
         for _, day, rows in days.filter((pl.col("model") == name) & (pl.col("day") < since.strftime("%Y-%m-%d"))).iter_rows():
             share = _bytes(parts.lake.address(table), day) * rows // max(1, rows_of[day])
             found.append(_Old(table, name, day, rows, share, _why(declared, since, now)))
     return found
 
 
+def _kept(parts: Parts, logged: Sequence[str], now: datetime) -> Iterator[tuple[str, Model, datetime]]:
+    """Give each logged model whose rows are not kept for ever, and from when on they are.
+
+    A label that names a prediction need not name the model: it is kept as long as the model that keeps longest.
+    """
+    names = dict.fromkeys([*parts.project.models, *(name for name in logged if name)])
+    declared = {name: parts.project.models[fleet_of(name)] for name in names if fleet_of(name) in parts.project.models}
+    since = {name: kept_from(parts, _named(model, name), now) for name, model in declared.items()}
+    known = {name: at for name, at in since.items() if at is not None}
+    yield from ((name, declared[name], at) for name, at in known.items())
+    if known and len(known) == len(names):
+        longest = min(known, key=lambda name: known[name])
+        yield "", declared[longest], known[longest]
+
+
 def _named(declared: Model, name: str) -> Model:
-    return declared if name == declared.name else declared.member(name.partition("/")[2])
+    # Rows of members stay in the log of a model that is a fleet no more.
+    return declared if name == declared.name or declared.each is None else declared.member(name.partition("/")[2])
 
 
 def _bytes(address: str, day: str) -> int:

@@ -128,7 +128,7 @@ def _wait_elsewhere(parts: Parts, run: str, progress: Progress | None) -> None:
     while True:
         events = parts.metadata.runs.events(run)
         for event in events[told:]:
-            if progress:
+            if progress and event.kind in ("state", "stage"):
                 progress(run, "state" if event.kind == "state" else event.name, event.state or event.name, event.seconds)
         told = len(events)
         if any(e.kind == "state" and e.name in FINAL for e in events):

@@ -11,6 +11,7 @@ import polars as pl
 
 from mulle.core.declare.model import Model
 from mulle.core.records.base import Json, to_json
+from mulle.core.records.prediction import ASIDE
 from mulle.core.records.run import run_state
 from mulle.core.records.window import alert_closed_at, alert_state
 from mulle.kernel.bundle import Predictor
@@ -90,7 +91,7 @@ def scored_rows(parts: Parts, model: Model, *, frozen: int, start: datetime, end
         names = ("time", "labelled", "never", "loss", "frozen_loss")
         kinds = (pl.Datetime("us", "UTC"), pl.Boolean(), pl.Boolean(), pl.Float64(), pl.Float64())
         return pl.DataFrame(schema=dict(zip(names, kinds, strict=True)))
-    answered = logged.filter(pl.col("route") != "shadow").sort("time", "id")
+    answered = logged.filter(~pl.col("route").is_in(ASIDE)).sort("time", "id")
     labels = labels_between(parts.lake, model.name, start, end + timedelta(days=3650))
     joined = with_outcomes(answered, labels, end + timedelta(days=3650))
     record = version_of(parts, model.name, frozen)

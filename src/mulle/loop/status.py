@@ -9,10 +9,11 @@ from pathlib import Path
 import polars as pl
 
 from mulle.core.clock import rfc3339
+from mulle.core.declare.fleet import fleet_of
 from mulle.core.errors import NotFound
 from mulle.core.records.base import Json, to_json
 from mulle.core.records.deployment import Deployment, champion_of, current
-from mulle.core.records.prediction import PREDICTIONS
+from mulle.core.records.prediction import ASIDE, PREDICTIONS
 from mulle.core.records.window import Alert, Window
 from mulle.loop.batch.schedule import schedule_view
 from mulle.loop.lock import holder
@@ -21,6 +22,9 @@ from mulle.loop.triggers import next_cron
 from mulle.loop.views import model_names
 
 __all__ = ["engine_state", "status_view", "traffic"]
+
+_MOST_ALERTS, _EVERY_ALERT = 20, 10_000
+"""Alerts told of one model; alerts read to find those of a fleet's members."""
 
 
 def status_view(parts: Parts, *, errors: Mapping[str, int] | None = None) -> Json:
@@ -45,13 +49,13 @@ def status_view(parts: Parts, *, errors: Mapping[str, int] | None = None) -> Jso
 
 
 def traffic(parts: Parts, span: timedelta = timedelta(hours=1)) -> dict[str, int]:
-    """Count the rows answered in the last `span` by model, a fleet's members with it (shadow scores not counted)."""
+    """Count the rows answered in the last `span` by model, a fleet's members with it (shadow scores and trials not counted)."""
     since = parts.clock.now() - span
     try:
         rows = parts.lake.scan(PREDICTIONS)
     except NotFound:
         return {}
-    answered = rows.filter((pl.col("created_at") > since) & ~pl.col("route").is_in(["shadow", "refused"]))
+    answered = rows.filter((pl.col("created_at") > since) & ~pl.col("route").is_in(ASIDE))
     # A fleet's members answer for it.
     whole = pl.col("model").str.split("/").list.first()
     return dict(answered.group_by(whole.alias("model")).len().collect().iter_rows())
@@ -74,7 +78,7 @@ def _model(parts: Parts, name: str, rows: int, errors: int | None) -> Json:
     deployments = metadata.deployments.of(name)
     in_force = current(deployments, parts.clock.now())
     window = metadata.windows.last(name)
-    alerts = metadata.alerts.list(name, "open", 20)
+    alerts = _alerts_of(parts, name)
     runs = metadata.runs.list(name, 1)
     run_state = metadata.runs.states([runs[0].id]).get(runs[0].id, "queued") if runs else None
     newest = metadata.models.list(name, 1)
@@ -96,8 +100,20 @@ def _model(parts: Parts, name: str, rows: int, errors: int | None) -> Json:
         "performance": to_json(window.performance) if window and window.performance else None,
         "next_run": _next_run(parts, name),
         "last_run": {"id": runs[0].id, "state": run_state} if runs else None,
-        "alerts": [{"id": a.id, "signal": a.signal, "feature": a.feature, "severity": a.severity} for a in alerts],
+        "alerts": [
+            {"id": a.id, "signal": a.signal, "feature": a.feature, "severity": a.severity, "model": a.model} for a in alerts
+        ],
     }
+
+
+def _alerts_of(parts: Parts, name: str) -> Sequence[Alert]:
+    """List what is open about a model; of a fleet, about its members too."""
+    declared = parts.project.models.get(name)
+    if declared is None or declared.each is None:
+        return parts.metadata.alerts.list(name, "open", _MOST_ALERTS)
+    # Asked for whole: alerts of members have names of their own.
+    every = parts.metadata.alerts.list(None, "open", _EVERY_ALERT)
+    return [alert for alert in every if fleet_of(alert.model) == name][:_MOST_ALERTS]
 
 
 def _next_run(parts: Parts, name: str) -> str | None:
@@ -136,11 +152,16 @@ def _says(
     elif run in {"rejected", "failed"}:
         clauses.append(f"the last run was {run}" if run == "rejected" else "the last run failed")
     if alerts:
-        told = ", ".join(dict.fromkeys(f"{a.signal} {a.feature}".strip() for a in alerts[:3]))
+        told = ", ".join(dict.fromkeys(_told(name, a) for a in alerts[:3]))
         head = f"{name} needs a look: {len(alerts)} open alert{'s' * (len(alerts) > 1)} ({told})"
     else:
         head = f"{name} is in canary" if canary else f"{name} is healthy"
     return f"{head}: {'; '.join(clauses)}" if not alerts else f"{head}; {'; '.join(clauses)}"
+
+
+def _told(name: str, alert: Alert) -> str:
+    about = f"{alert.signal} {alert.feature}".strip()
+    return about if alert.model == name else f"{about} of {alert.model}"
 
 
 def _says_undeployed(name: str, newest: int | None, run: str | None) -> str:

@@ -18,12 +18,13 @@ from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.model import Model
 from mulle.core.declare.operate import Immediate
 from mulle.core.errors import NotFound
+from mulle.core.hashing import derived_id
 from mulle.core.ports.source import SourceReader
 from mulle.core.records.base import Cause, Json, from_json, to_json
 from mulle.core.records.dataset import CheckResult, DatasetVersion, Quarantine
 from mulle.core.records.deployment import Deployment
 from mulle.core.records.model import ModelVersion, Parity
-from mulle.core.records.run import GateResult, Run, Trial, run_stages
+from mulle.core.records.run import GateResult, Run, RunEvent, Trial, run_stages
 from mulle.kernel.faults import point
 from mulle.lifecycle.data.stage import Staged, staged_rows
 from mulle.lifecycle.rollout.plan import start_canary
@@ -138,9 +139,17 @@ class Steps:
         if refused:
             return {"rejected": "; ".join(refused)}
         versions = {d.name: to_json(self._version(d.name)) for d in needed(model)}
+        self._reads(run, {name: version["version"] for name, version in versions.items()})
         refresh_online(self.parts, self.parts.clock.now())
         point("during:publish:online")
         return {"versions": {name: {**v, "checks": []} for name, v in versions.items()}}
+
+    def _reads(self, run: Run, data: Json) -> None:
+        # Said at once: a run that makes no version of its own has read these as well.
+        event = derived_id(run.created_at, run.id, "data", "publish")
+        self.parts.metadata.runs.add_event(
+            RunEvent(id=event, run=run.id, at=self.parts.clock.now(), kind="data", name="publish", detail={"data": data})
+        )
 
     def features(self, run_id: str, results: Json) -> Json:
         """Join in time and run the user's function, in a child."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from mulle.core.clock import instant, rfc3339
-from mulle.core.declare.fleet import key_of
+from mulle.core.declare.fleet import fleet_of, key_of
 from mulle.core.errors import NotFound
 from mulle.core.records.base import Json, to_json
 from mulle.core.records.dataset import CheckResult, DatasetVersion, verdict_of
@@ -134,7 +134,7 @@ def models_view(parts: Parts, *, model: str | None = None, limit: int = 50, afte
     deployments: dict[str, Sequence[Deployment]] = {m: parts.metadata.deployments.of(m) for m in {v.model for v in page}}
     items = [_version(parts, v, deployments[v.model]) for v in page]
     fleet = None if model is None or key_of(model) else fleet_view(parts, model)
-    more = {"declared": list(parts.project.models), **({} if fleet is None else {"fleet": fleet})}
+    more = {"declared": [m for m in parts.project.models if model in (None, m)], **({} if fleet is None else {"fleet": fleet})}
     return listing(items, page[-1].id if len(found) > limit else None, **more)
 
 
@@ -154,13 +154,26 @@ def find_version(parts: Parts, name: str) -> ModelVersion:
         model, asked = (name, "") if key_of(name) else (name.partition("@")[0], name.partition("@")[2])
     versions = parts.metadata.models.list(model, 1)
     if not versions:
-        known = ", ".join(model_names(parts)) or "none"
-        raise NotFound(f"model '{model}' has no version", next=f"`mulle run {model}`; known models: {known}", model=model)
+        raise _without_version(parts, model)
     number = _number(parts, model, asked, versions[0].version)
     found = parts.metadata.models.get(model, number) if number is not None else None
     if found is None:
         raise NotFound(f"no version '{asked}' of {model}", next=f"see `mulle models ls {model}`", model=model, version=asked)
     return found
+
+
+def _without_version(parts: Parts, model: str) -> NotFound:
+    fleet = fleet_of(model)
+    last = parts.metadata.runs.last_members(fleet) if key_of(model) else ()
+    if not last:
+        known = ", ".join(model_names(parts)) or "none"
+        return NotFound(f"model '{model}' has no version", next=f"`mulle run {model}`; known models: {known}", model=model)
+    told = next((f"{m.outcome.replace('_', ' ')}: {m.reason}" for m in last if m.model == model), "no row had that key")
+    return NotFound(
+        f"'{model}' has no version of its own ({told}); {fleet} answers for it",
+        next=f"`mulle models show {fleet}`, or `mulle models ls {fleet} --members`",
+        model=model,
+    )
 
 
 def _number(parts: Parts, model: str, asked: str, latest: int) -> int | None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,6 +25,7 @@ from stream_parts import Topics, ids, life, logged, row, streaming, until
 
 from mulle.adapters.streams.kafka import read_topic
 from mulle.core.errors import DataError, NotFound, UsageError
+from mulle.kernel.routes import ROUTES, LogRule, read_routes, write_routes
 from mulle.lifecycle.serving.log import log_folder
 
 
@@ -159,6 +161,27 @@ def test_a_new_champion_and_a_canary_are_taken_up_while_it_runs(home: Path, topi
     rows = logged(home)
     assert rows.filter(route="shadow").height >= 100
     assert rows["id"].n_unique() == rows.height
+
+
+def test_rows_of_a_fleet_are_answered_by_their_members(home: Path, topics: Topics, tmp_path: Path) -> None:
+    route(home, version(4, bundle(tmp_path / "4", offset=4.0)), model="trip/a")
+    route(home, version(5, bundle(tmp_path / "5", offset=5.0)), model="trip/later", at=datetime(2999, 1, 1, tzinfo=UTC))
+    table = read_routes(home / ROUTES)
+    fleet = replace(table.models["trip"], each="kind", log=LogRule(redact=("size",)))
+    write_routes(home / ROUTES, replace(table, generation=table.generation + 1, models={**table.models, "trip": fleet}))
+    topics.send(*[row(n, kind=kind) for n, kind in enumerate(("a", "b", "later", "a"))], row(4, kind=7))
+    with streaming(home, topics):
+        said = {s["key"]["id"]: s for s in map(said_by, topics.read(topics.output, 4))}
+        assert len(topics.read(topics.dead, 1)) == 1
+        route(home, version(6, bundle(tmp_path / "6", offset=6.0)), model="trip/a")
+        topics.send(row(9, kind="a"))
+        later = next(s for s in map(said_by, topics.read(topics.output, 5)) if s["key"]["id"] == 9)
+    told = {id: (s["model"], s["version"], s["value"]) for id, s in said.items()}
+    assert told == {0: ("trip/a", 4, 4.0), 1: ("trip", 1, 1.125), 2: ("trip", 1, 1.25), 3: ("trip/a", 4, 4.375)}
+    assert (later["model"], later["version"]) == ("trip/a", 6)
+    rows = logged(home)
+    assert sorted(rows["model"]) == ["trip", "trip", "trip/a", "trip/a", "trip/a"]
+    assert "size" not in str(rows.filter(model="trip")["row"].to_list()), "what is declared not to be logged is not"
 
 
 def test_one_version_answers_when_it_was_asked_for(home: Path, topics: Topics, tmp_path: Path) -> None:
@@ -340,26 +363,32 @@ def test_a_broker_that_dies_and_comes_back_is_gone_on_with(home: Path, tmp_path:
     assert kafka_servers
     folder = tmp_path / "broker"
     script = ["bash", str(SERVICES / "kafka.sh")]
-    started = subprocess.run([*script, "start", str(folder)], capture_output=True, text=True, timeout=90)
+    started = subprocess.run([*script, "start", str(folder)], capture_output=True, text=True, timeout=180)
     assert started.returncode == 0, started.stderr
     pid = int((folder / "server.pid").read_text())
     command = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-    again: subprocess.Popen[bytes] | None = None
+    lives: list[subprocess.Popen[bytes]] = []
     try:
         topics = Topics(started.stdout.strip())
-        with streaming(home, topics) as (stream, _, said, _):
+        with streaming(home, topics, most=20) as (stream, _, _, _):
             topics.send(*[row(n) for n in range(100)])
             until(lambda: stream.flow.answered == 100, "the first are answered")
-            os.kill(pid, signal.SIGKILL)
-            until(lambda: any("going on when it is back" in words for words in said) or stream._heard != "", "it is missed")
-            with (folder / "again.log").open("wb") as log:
-                again = subprocess.Popen(command, stdout=log, stderr=log)
-            until(lambda: bool(topics.admin.list_topics(timeout=2).topics), "the broker is back", 60)
-            topics.send(*[row(n) for n in range(100, 200)])
-            assert ids(topics.read(topics.output, 200, seconds=120)) == list(range(200))
-        assert logged(home)["id"].n_unique() == logged(home).height == 200
+            # Once while it waits for messages, once in the middle of its work.
+            for sent, busy in ((100, False), (200, True)):
+                if busy:
+                    topics.send(*[row(n) for n in range(sent + 100, sent + 1100)])
+                    until(lambda: stream.flow.answered > 300, "it is at work")
+                os.kill(pid, signal.SIGKILL)
+                with (folder / "again.log").open("wb") as log:
+                    lives.append(subprocess.Popen(command, stdout=log, stderr=log))
+                pid = lives[-1].pid
+                until(lambda: bool(topics.admin.list_topics(timeout=2).topics), "the broker is back", 120)
+                topics.send(*[row(n) for n in range(sent, sent + 100)])
+                until(lambda: stream.flow.answered >= (1300 if busy else 200), "it went on by itself", 45)  # noqa: B023
+            assert ids(topics.read(topics.output, 1300, seconds=40)) == list(range(1300))
+        assert logged(home)["id"].n_unique() == logged(home).height == 1300
     finally:
+        for process in lives:
+            process.kill()
+            process.wait()
         subprocess.run([*script, "stop", str(folder)], timeout=60)
-        if again is not None:
-            again.kill()
-            again.wait()

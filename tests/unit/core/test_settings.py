@@ -25,7 +25,10 @@ def test_stores_lie_in_the_home_beside_the_project_unless_said_otherwise(tmp_pat
     assert load_settings({"project": tmp_path, "lake": "s3://bucket/lake"}, {}).lake == "s3://bucket/lake"
 
 
-@pytest.mark.parametrize(("text", "said"), [("[mulle]\nprot = 1\n", "unknown setting 'prot'"), ("[mulle\n", "not valid TOML")])
+@pytest.mark.parametrize(("text", "said"), [
+    ("[mulle]\nprot = 1\n", "unknown setting 'prot'"), ("[mulle\n", "not valid TOML"),
+    ("port = 1\n", "port stands outside [mulle]"), ("mulle = 1\n", "[mulle] is no table"),
+])  # fmt: skip
 def test_a_broken_file_is_named_with_its_mistake(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "mulle.toml").write_text(text)
     with pytest.raises(UsageError, match=r"mulle\.toml") as error:

@@ -84,6 +84,32 @@ def test_other_models_rows_stay(home):
     assert parts.lake.scan(PREDICTIONS).collect()["model"].unique().to_list() == ["idle"]
 
 
+def test_labels_that_name_no_model_are_kept_as_long_as_any_model_keeps_its_own(home):
+    parts, _ = with_log(home, Log(keep="400d"))
+    settled(parts)
+    told = parts.lake.scan(LABELS).collect().with_columns(model=pl.lit(""), id=pl.col("id") + "x")
+    parts.lake.append(LABELS, told, application="o", sequence=1)
+    gone = [(i["kind"], i["model"]) for i in gc_view(parts, dry_run=True)["items"]]
+    others = [name for name in parts.project.models if name != "air-time"]
+    assert (("labels", "") in gone) == (not others)
+    only = replace(parts, project=Project(**{
+        **{n: getattr(parts.project, n) for n in Project.__slots__}, "models": {"air-time": parts.project.models["air-time"]}
+    }))  # fmt: skip
+    assert ("labels", "") in [(i["kind"], i["model"]) for i in gc_view(only, dry_run=False)["items"]]
+    assert rows(only, LABELS) == 0
+
+
+def test_a_members_rows_go_with_the_declaration_also_when_it_is_a_fleet_no_more(home):
+    parts, _ = with_log(home, Log(keep="400d"))
+    settled(parts)
+    mine = parts.lake.scan(PREDICTIONS).collect()
+    member = mine.with_columns(model=pl.lit("air-time/UA"), id=pl.col("id") + "x")
+    parts.lake.append(PREDICTIONS, member, application="o", sequence=1)
+    gone = {i["model"] for i in gc_view(parts, dry_run=False)["items"] if i["kind"] == "predictions"}
+    assert gone == {"air-time", "air-time/UA"}
+    assert rows(parts, PREDICTIONS) == 0
+
+
 def test_what_a_canary_compares_stays_however_old(home):
     parts, model = with_log(home, Log(keep="10d"))
     assert kept_from(parts, model, LATER) <= instant("2013-03-02T06:00:00Z")

@@ -80,11 +80,16 @@ class SqlModels:
             late = update(table).where(table.c.id == id, table.c.tracking.is_(None))
             connection.execute(late.values(tracking=json.dumps(tracking)))
 
-    def list(self, model: str | None = None, limit: int = 100, after: str | None = None) -> Sequence[ModelVersion]:
-        """List versions, newest first, of one model or of all that are no members."""
+    def list(
+        self, model: str | None = None, limit: int = 100, after: str | None = None, *, members: bool = False
+    ) -> Sequence[ModelVersion]:
+        """List versions, newest first, of one model or of all; those of members only with `members`."""
         table = model_versions
         query = _rows().order_by(table.c.created_at.desc(), table.c.seq.desc()).limit(limit)
-        query = query.where(_NO_MEMBER if model is None else table.c.model == model)
+        if model is not None:
+            query = query.where(table.c.model == model)
+        elif not members:
+            query = query.where(_NO_MEMBER)
         with self._database.read() as connection:
             query = query if after is None else query.where(before(connection, table, after))
             rows = connection.execute(query).all()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
+from mulle.adapters.streams.bounded import Silent, again
 from mulle.core.errors import DataError, MulleError, Unavailable, UsageError
 from mulle.core.ports.stream import Flow, Given, Handler, Message, Place
 
@@ -126,7 +127,7 @@ class KafkaStream:
         self._most, self._linger, self._say = most, linger, say
         self._mine: set[Place] = set()
         self._looked = 0.0
-        self._heard = ""
+        self._heard, self._out = "", False
         self.flow = Flow()
 
     def run(self, handler: Handler, stopping: threading.Event) -> None:
@@ -154,17 +155,21 @@ class KafkaStream:
             except Unavailable as error:
                 failures = 0 if self.flow.transactions > began else failures
                 self._say(f"{error.detail}; going on when it is back")
+            except Silent as error:
+                failures = 0 if self.flow.transactions > began else failures
+                self._say(f"Kafka at {self._input.servers}: {error}; going on with a new client")
             stopping.wait(_PAUSES[min(failures, len(_PAUSES) - 1)])
             failures += 1
 
     def _session(self, handler: Handler, stopping: threading.Event) -> None:
         producer, consumer = self._producer(), self._consumer()
         self.flow.sessions += 1
-        self._mine = set()
+        self._mine, self._out = set(), False
         try:
             producer.init_transactions(_CALL_SECONDS)
             self._settle(consumer, handler)
-            self._known(consumer)
+            if not self.flow.transactions:
+                self._known(consumer)
             consumer.subscribe(
                 [self._input.name],
                 on_assign=lambda client, parts: self._assigned(client, parts, handler),
@@ -174,6 +179,10 @@ class KafkaStream:
             while not stopping.is_set():
                 messages = self._taken(consumer)
                 given = self._answers(handler, messages, stopping) if messages else None
+                if given is not None and self._out:
+                    # The old one may wait for ever for a coordinator that it remembers. No transaction is open here.
+                    self._out, producer = False, self._producer()
+                    producer.init_transactions(_CALL_SECONDS)
                 if given is not None:
                     self._transact(consumer, producer, handler, messages, given)
                 handler.idle()
@@ -241,7 +250,7 @@ class KafkaStream:
             failure = error.args[0] if isinstance(error, KafkaException) else None
             if failure is not None and not failure.txn_requires_abort():
                 raise  # whether it counts is not known: the next session asks
-            _again(producer.abort_transaction)
+            again(producer.abort_transaction)
             handler.aborted()
             self.flow.aborted += 1
             self._rewind(consumer, messages)
@@ -278,8 +287,8 @@ class KafkaStream:
 
         positions = [TopicPartition(t, p, offset, mark) for (t, p), offset in reads.items()]
         group = consumer.consumer_group_metadata()
-        _again(lambda seconds: producer.send_offsets_to_transaction(positions, group, seconds))
-        _again(producer.commit_transaction)
+        again(lambda seconds: producer.send_offsets_to_transaction(positions, group, seconds))
+        again(producer.commit_transaction)
 
     def _rewind(self, consumer: ck.Consumer, messages: Sequence[Message]) -> None:
         from confluent_kafka import TopicPartition
@@ -343,7 +352,10 @@ class KafkaStream:
             raise UsageError(f"topic {self._input.name}: {said}", next="see the options in the URL") from error
 
     def _hear(self, error: ck.KafkaError) -> None:
+        from confluent_kafka import KafkaError
+
         self._heard = error.str()
+        self._out |= error.code() == KafkaError._ALL_BROKERS_DOWN
 
     def _translated(self, error: ck.KafkaException) -> MulleError:
         from confluent_kafka import KafkaError
@@ -365,22 +377,3 @@ def _message(found: ck.Message) -> Message:
         str(found.topic()), int(found.partition() or 0), int(found.offset() or 0), found.key(), found.value(),
         milliseconds * 1000 if kind else 0, tuple(found.headers() or ()),
     )  # fmt: skip
-
-
-def _again(call: Callable[[float], object]) -> None:
-    """Repeat what the broker asks to be repeated, for a while.
-
-    A client whose broker died in the middle of a commit may ask for it for ever (librdkafka 2.16, seen with one broker); a
-    new one learns how it ended.
-    """
-    from confluent_kafka import KafkaException
-
-    end = time.monotonic() + _CALL_SECONDS
-    while True:
-        try:
-            call(_CALL_SECONDS / 3)
-            return
-        except KafkaException as error:
-            if not error.args[0].retriable() or time.monotonic() >= end:
-                raise
-            time.sleep(0.05)

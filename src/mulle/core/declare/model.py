@@ -24,7 +24,8 @@ Task = Literal["regression", "binary", "multiclass"]
 METRIC = {"regression": "mae", "binary": "log_loss", "multiclass": "log_loss"}
 """The metric that is searched for and compared by, per task; lower is better."""
 
-_FEWEST_COMPARED = 10
+_FEWEST = 10
+"""Rows that a member is compared on, at least."""
 _CHEAPEST_FIRST = ("dummy", "linear", "ridge", "logistic", "lasso", "elastic_net", "naive_bayes", "lightgbm", "xgboost")
 _COST = {kind: rank for rank, kind in enumerate(_CHEAPEST_FIRST)}
 
@@ -126,7 +127,7 @@ class Model:
     def member(self, key: str, *, winner: str = "") -> Model:
         """Give a fleet's member: a model by itself, named ``MODEL/KEY``, with the same features, gates, rollout and monitor.
 
-        It is searched with few trials of the candidates that cost little, and compared on a fifth of `at_least` rows or more.
+        It is searched with few trials of the candidates that cost little, and compared on a tenth of `at_least` rows or more.
 
         Parameters
         ----------
@@ -155,11 +156,11 @@ class Model:
             parallel=1, trial_timeout=None, memory=None, prune=False,
         )  # fmt: skip
         # What is small cannot bring as many rows to be compared on as the whole.
-        least = max(_FEWEST_COMPARED, self.each.at_least // 5)
+        least = max(_FEWEST, self.each.at_least // 10)
         gates = tuple(
             replace(g, min_rows=min(g.min_rows, least)) if isinstance(g, NoWorseThanChampion) else g for g in self.gates
         )
-        monitor = replace(self.monitor, min_rows=min(self.monitor.min_rows, least))
+        monitor = replace(self.monitor, min_rows=min(self.monitor.min_rows, 2 * least))
         made = copy.copy(self)
         told = {"name": name, "each": None, "search": search, "gates": gates, "monitor": monitor}
         for attribute, value in told.items():

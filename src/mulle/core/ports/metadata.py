@@ -169,8 +169,10 @@ class Models(Protocol):
         """Fill in MLflow's ids of a version: the one late-bound projection; once set it stays."""
         ...
 
-    def list(self, model: str | None = None, limit: int = 100, after: str | None = None) -> Sequence[ModelVersion]:
-        """List versions, newest first, of one model or of all that are no members of a fleet."""
+    def list(
+        self, model: str | None = None, limit: int = 100, after: str | None = None, *, members: bool = False
+    ) -> Sequence[ModelVersion]:
+        """List versions, newest first, of one model or of all; without a model, those of fleets' members only with `members`."""
         ...
 
     def names(self) -> Sequence[str]:

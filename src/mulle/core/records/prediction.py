@@ -7,13 +7,17 @@ from datetime import datetime
 
 from mulle.core.records.base import Json
 
-__all__ = ["LABELS", "PREDICTIONS", "Label", "Prediction"]
+__all__ = ["ASIDE", "LABELS", "PREDICTIONS", "Label", "Prediction"]
 
 PREDICTIONS = "predictions"
 """The lake's table of predictions, partitioned by day."""
 
 LABELS = "labels"
 """The lake's table of labels, partitioned by day."""
+
+
+ASIDE = ("shadow", "pinned", "forced", "refused")
+"""Routes of rows that say nothing of how the deployment serves: not given out, asked of one version by name, or refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +27,8 @@ class Prediction:
     Attributes
     ----------
     route : str
-        ``champion``, ``canary`` or ``shadow``; shadow answers were never returned.
+        ``champion``, ``canary`` or ``shadow``; shadow answers were never returned. ``pinned`` where the request named a
+        version that is not in force, ``forced`` where an operator named the route, ``refused`` where there was no answer.
     key : dict
         The dataset's key columns.
     time : datetime

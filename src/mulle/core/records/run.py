@@ -68,20 +68,22 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEvent:
-    """Something that happened in a run; ``state`` events carry a state, ``stage`` events a stage's end.
+    """Something that happened in a run: ``state`` events carry a state, ``stage`` events a stage's end, ``data`` what is read.
 
     Attributes
     ----------
     id : str
         Derived from run, kind and name, so that a step that runs again writes nothing new.
     kind : str
-        ``state`` or ``stage``.
+        ``state``, ``stage`` or ``data``.
     name : str
         The new state, or the stage.
     state : str
-        For stages ``started``, ``done``, ``skipped`` or ``failed``; empty for states.
+        For stages ``started``, ``done``, ``skipped`` or ``failed``; empty otherwise.
     seconds : float
-        Wall time of the stage; 0 for states.
+        Wall time of the stage; 0 otherwise.
+    detail : dict
+        A state's ``reason``; of ``data`` each dataset's version as ``data``.
     """
 
     id: str

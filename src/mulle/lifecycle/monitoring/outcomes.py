@@ -8,6 +8,7 @@ import orjson
 import polars as pl
 
 from mulle.core.errors import DataError
+from mulle.core.records.prediction import ASIDE
 from mulle.kernel.keys import key_text
 
 __all__ = ["answered", "plain_key", "with_outcomes"]
@@ -23,7 +24,7 @@ _LABELS: dict[str, pl.DataType] = {
 
 
 def answered(predictions: pl.DataFrame) -> pl.DataFrame:
-    """Keep the rows whose answer was given: no shadow scores, and each prediction once.
+    """Keep the rows that the deployment's routes answered: no shadow scores, no trials, and each prediction once.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def answered(predictions: pl.DataFrame) -> pl.DataFrame:
         The same columns, in the same order of rows.
     """
     predictions = predictions if predictions.width else pl.DataFrame(schema=_PREDICTIONS)
-    return predictions.filter(pl.col("route") != "shadow").unique("id", keep="first", maintain_order=True)
+    return predictions.filter(~pl.col("route").is_in(ASIDE)).unique("id", keep="first", maintain_order=True)
 
 
 def plain_key(texts: pl.Series) -> pl.Series:

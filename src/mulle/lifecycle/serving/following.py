@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from mulle.core.clock import EPOCH
 from mulle.core.errors import MulleError, NotFound, Unavailable
 from mulle.kernel.routes import LogRule, ModelRoutes, Routed, RoutedVersion, in_force, read_routes
+from mulle.lifecycle.serving.fleet import members
 from mulle.lifecycle.serving.score import Ready
 from mulle.lifecycle.serving.shelf import Loaded, Shelf
 
@@ -35,9 +37,31 @@ class Following:
     def __init__(self, path: Path, shelf: Shelf, model: str, version: int | None = None, *, say: Callable[[str], None]) -> None:
         self._path, self._shelf, self._model, self._version, self._say = path, shelf, model, version, say
         self._stamp: tuple[int, int] | None = None
-        self._routes: ModelRoutes | None = None
-        self._ready: Ready | None = None
-        self._chosen = ""
+        self._table: dict[str, ModelRoutes] = {}
+        self._ready: dict[str, Ready] = {}
+        self._chosen: dict[str, str] = {}
+
+    def spread(self, rows: Sequence[Mapping[str, Any]], now: datetime) -> list[tuple[str, Ready, list[int]]]:
+        """Say who answers each row: of a fleet the row's member where it has a version in force, else the model itself.
+
+        Returns
+        -------
+        list of (str, Ready, list of int)
+            Model, what answers, and the positions of its rows.
+        """
+        shared = self.ready(now)
+        routes = self._table[self._model]
+        if routes.each is None or self._version is not None:
+            return [(self._model, shared, list(range(len(rows))))]
+        groups = members(rows, routes.each, self._model, self._table)
+        found = []
+        own: list[int] = []
+        for name, places in groups.items():
+            if name == self._model or in_force(self._table[name].deployments, now) is None:
+                own += places
+            else:
+                found.append((name, self._answering(name, now), places))
+        return [*found, (self._model, shared, sorted(own))] if own else found
 
     def ready(self, now: datetime) -> Ready:
         """Return what answers now, its bundles loaded.
@@ -52,33 +76,36 @@ class Following:
         stamp = self._look()
         if stamp != self._stamp:
             # Taken before it is read: a table that is written meanwhile is looked at again.
-            self._stamp, self._routes = stamp, read_routes(self._path).models.get(self._model)
-            self._chosen = ""  # what is logged of the answers may have changed alone
-        if self._routes is None:
-            raise NotFound(f"no model '{self._model}' is deployed here", next=f"`mulle deploy {self._model}`", model=self._model)
-        wanted = self._pinned(self._routes) if self._version is not None else in_force(self._routes.deployments, now)
-        if wanted is None:
-            raise Unavailable(f"no version of {self._model} answers yet", next=f"`mulle deploy {self._model}`")
-        if wanted.id != self._chosen or self._ready is None:
-            self._take(wanted, self._routes.log)
-        assert self._ready is not None
-        return self._ready
+            self._stamp, self._table = stamp, read_routes(self._path).models
+            self._chosen = {}  # what is logged of the answers may have changed alone
+        return self._answering(self._model, now)
 
-    def _take(self, wanted: Routed, log: LogRule) -> None:
+    def _answering(self, model: str, now: datetime) -> Ready:
+        routes = self._table.get(model)
+        if routes is None:
+            raise NotFound(f"no model '{model}' is deployed here", next=f"`mulle deploy {model}`", model=model)
+        wanted = self._pinned(routes) if self._version is not None else in_force(routes.deployments, now)
+        if wanted is None:
+            raise Unavailable(f"no version of {model} answers yet", next=f"`mulle deploy {model}`")
+        if wanted.id != self._chosen.get(model) or model not in self._ready:
+            self._take(model, wanted, routes.log)
+        return self._ready[model]
+
+    def _take(self, model: str, wanted: Routed, log: LogRule) -> None:
         pairs: list[tuple[RoutedVersion, Loaded]] = []
         for route in sorted(wanted.routes, key=lambda r: r.mode != "champion"):
             try:
-                pairs.append((route, self._shelf.get(self._model, route)))
+                pairs.append((route, self._shelf.get(model, route)))
             except MulleError as error:
-                self._say(f"{self._model}@{route.version} is not taken up: {error.detail}")
-                if not pairs and self._ready is None:
-                    raise Unavailable(error.detail, next=error.next, model=self._model) from error
+                self._say(f"{model}@{route.version} is not taken up: {error.detail}")
+                if not pairs and model not in self._ready:
+                    raise Unavailable(error.detail, next=error.next, model=model) from error
                 if not pairs:
-                    self._chosen = wanted.id
+                    self._chosen[model] = wanted.id
                     return
-        self._chosen = wanted.id
+        self._chosen[model] = wanted.id
         versions, loaded = tuple(route for route, _ in pairs), tuple(opened for _, opened in pairs)
-        self._ready = Ready(wanted.id, wanted.effective_at, wanted.salt, versions, loaded, log)
+        self._ready[model] = Ready(wanted.id, wanted.effective_at, wanted.salt, versions, loaded, log)
 
     def _pinned(self, routes: ModelRoutes) -> Routed:
         for deployment in reversed(routes.deployments):

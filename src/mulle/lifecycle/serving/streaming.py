@@ -115,7 +115,7 @@ class Answering:
         self._codec: Codec | None = None
         self._contracted = ""
         self._records: list[bytes] = []
-        self._scored: list[Scored] = []
+        self._scored: list[tuple[str, Scored]] = []
         self.tally = Tally()
 
     def answer(self, messages: Sequence[Message]) -> Sequence[Given]:
@@ -134,7 +134,7 @@ class Answering:
         self._records, self._scored = [], []
         read = [(m, self._row(codec, ready, m, m.value)) for m in messages if m.value is not None]
         rows = [(message, row) for message, row in read if not isinstance(row, MulleError)]
-        answers = iter(self._settled(ready, rows, now, started))
+        answers = iter(self._spread(rows, now, started))
         outcomes = [(message, row, row if isinstance(row, MulleError) else next(answers)) for message, row in read]
         return [self._given(codec, ready, *outcome) for outcome in outcomes]
 
@@ -146,13 +146,13 @@ class Answering:
         """Count what was scored."""
         point("during:stream:committed")
         self._log.commit()
-        for part in self._scored:
+        for model, part in self._scored:
             for version, route, count in part.rows:
-                self.tally.rows[(self._model, str(version), route)] += count
+                self.tally.rows[(model, str(version), route)] += count
             for feature in part.unseen:
-                self.tally.unseen[(self._model, feature)] += 1
+                self.tally.unseen[(model, feature)] += 1
             for version, _ in part.faults:
-                self.tally.faults[(self._model, str(version))] += 1
+                self.tally.faults[(model, str(version))] += 1
         self._records, self._scored = [], []
 
     def aborted(self) -> None:
@@ -196,14 +196,24 @@ class Answering:
             row[contract.time] = rfc3339(EPOCH + timedelta(microseconds=message.at))
         return row
 
+    def _spread(
+        self, rows: Sequence[tuple[Message, Mapping[str, Any]]], now: datetime, started: float
+    ) -> list[Answer | MulleError]:
+        """Let each row's model answer, and give the answers in the rows' order; a member's names it."""
+        found: list[Answer | MulleError] = [{}] * len(rows)
+        for model, ready, places in self._following.spread([row for _, row in rows], now):
+            for place, answer in zip(places, self._settled(model, ready, [rows[i] for i in places], now, started), strict=True):
+                found[place] = answer if isinstance(answer, MulleError) else {**answer, "model": model}
+        return found
+
     def _settled(
-        self, ready: Ready, rows: Sequence[tuple[Message, Mapping[str, Any]]], now: datetime, started: float
+        self, model: str, ready: Ready, rows: Sequence[tuple[Message, Mapping[str, Any]]], now: datetime, started: float
     ) -> list[Answer | MulleError]:
         """Score rows together; where that fails, in halves, down to the one that is to blame."""
         if not rows:
             return []
         batch = Batch(
-            self._model, [row for _, row in rows], [m.name for m, _ in rows], [started] * len(rows), now, by_row=False, named=True
+            model, [row for _, row in rows], [m.name for m, _ in rows], [started] * len(rows), now, by_row=False, named=True
         )
         try:
             scored = score_batch([ready], batch)
@@ -213,9 +223,9 @@ class Answering:
             if len(rows) == 1:
                 return [error]
             half = len(rows) // 2
-            return [*self._settled(ready, rows[:half], now, started), *self._settled(ready, rows[half:], now, started)]
+            return [part for side in (rows[:half], rows[half:]) for part in self._settled(model, ready, side, now, started)]
         self._records += scored.records
-        self._scored.append(replace(scored, records=[]))
+        self._scored.append((model, replace(scored, records=[])))
         return list(scored.answers)
 
     def _given(
@@ -224,7 +234,7 @@ class Answering:
         if isinstance(answer, MulleError) or isinstance(row, MulleError):
             return self._buried(message, answer)  # type: ignore[arg-type]
         contract = ready.loaded[0].contract
-        told = {**answer, "model": self._model, "key": {k: row.get(k) for k in contract.key}}
+        told = {**answer, "key": {k: row.get(k) for k in contract.key}}
         if contract.time is not None:
             told["time"] = _text(row.get(contract.time))
         return Given(message.key, codec.encode(told), (*message.headers, ("mulle-source", message.name.encode())))

@@ -75,7 +75,9 @@ def compare(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metav
 def reproduce(
     ctx: typer.Context,
     name: Annotated[str, _VERSION],
-    tolerance: Annotated[float, typer.Option(help="Largest difference, as a share of the target's spread.", min=0)] = 1e-6,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Largest difference, as a share of the target's spread (default: its parity's).", min=0)
+    ] = None,
 ) -> None:
     """Train a version again from its recorded data, code, settings and seed; exit 1 when its answers differ."""
     from mulle.loop.models import reproduce_view

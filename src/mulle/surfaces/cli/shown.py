@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from mulle.core.records.base import Json
 
-__all__ = ["answer", "check_history", "checked", "difference", "erased", "features", "ingested", "shared", "tagged", "version"]
+__all__ = [
+    "answer", "check_history", "checked", "difference", "erased", "features", "ingested", "shared", "swept", "tagged", "version",
+]  # fmt: skip
 
 _BARS = "▁▂▃▄▅▆▇█"
 _FEW = 5
@@ -172,3 +174,14 @@ def _pair(column: Json, name: str) -> str:
 
 def _fresh(freshness: Mapping[str, Json]) -> str:
     return ", ".join(f"{join} {moment(told.get('until'))}" for join, told in freshness.items() if told)
+
+
+def swept(view: Json) -> list[RenderableType]:
+    """Show which logged rows went, or would go."""
+    if not view["items"]:
+        return ["nothing in the log is older than its model keeps it"]
+    columns = ("kind", "model", "day", "rows", "bytes", "why")
+    rows = [
+        (i["kind"], i["model"] or None, i["address"].rpartition("=")[2], i["rows"], i["bytes"], i["why"]) for i in view["items"]
+    ]
+    return [table("Removed" if view["removed"] else "Would go", columns, rows)]

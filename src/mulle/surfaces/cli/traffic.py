@@ -89,10 +89,10 @@ def gc(
 ) -> None:
     """Remove logged predictions and labels that are older than their model keeps them (ml.Log(keep=...))."""
     from mulle.loop.retention import gc_view
-    from mulle.surfaces.cli import render
+    from mulle.surfaces.cli import shown
 
     call = session(ctx)
-    call.show(gc_view(call.parts, dry_run=dry_run), render.anything)
+    call.show(gc_view(call.parts, dry_run=dry_run), shown.swept)
 
 
 def read_rows(source: str, member: str) -> tuple[list[dict[str, Any]], bool]:

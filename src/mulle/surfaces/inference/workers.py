@@ -160,6 +160,9 @@ class Workers:
 
     def _stop(self) -> None:
         everyone = [*self._workers.values(), *self._ending]
+        # First: held open here, they would let clients in whom no worker takes, until the last one has ended.
+        for listening in self._sockets:
+            listening.close()
         for worker in everyone:
             worker.process.terminate()
         end = time.monotonic() + duration(self._settings.deadline).total_seconds() + 8
@@ -170,8 +173,6 @@ class Workers:
                 worker.process.kill()
                 worker.process.wait()
             worker.let_go()
-        for listening in self._sockets:
-            listening.close()
 
 
 def counters_folder(settings: Settings) -> Path:

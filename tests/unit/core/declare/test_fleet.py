@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -66,7 +67,7 @@ def test_a_small_member_is_compared_on_as_few_rows_as_it_can_bring() -> None:
     fleet = a_model(each("store", at_least=100), gates=[no_worse_than_champion("mae", margin=0.1, min_rows=500)])
     gate = fleet.member("17").gates[0]
     assert isinstance(gate, NoWorseThanChampion)
-    assert (gate.min_rows, gate.margin) == (20, 0.1)
+    assert (gate.min_rows, gate.margin) == (10, 0.1)
     assert fleet.member("17").monitor.min_rows == 20
 
 
@@ -84,6 +85,20 @@ def test_a_project_knows_members_by_name() -> None:
 @pytest.mark.parametrize("key", ["", None, " x", "line\nbreak", "x" * 101])
 def test_a_key_that_cannot_be_in_a_name_has_no_member(key: str | None) -> None:
     assert member_name("demand", key) is None
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pl.Series([1, -20, 2**60]), pl.Series([True, False]), pl.Series([date(2026, 3, 1), date(99, 1, 2)]),
+        pl.Series(["a/b", "New York", "ÅÄÖ", "1.0"]), pl.Series(["x", "y z"], dtype=pl.Categorical),
+        pl.Series(["u", "v"], dtype=pl.Enum(["u", "v"])),
+    ],
+    ids=lambda column: str(column.dtype),
+)  # fmt: skip
+def test_a_request_names_the_member_that_was_cut_from_rows_with_its_value(column: pl.Series) -> None:
+    cut = column.cast(pl.String).to_list()
+    assert [member_name("demand", value) for value in column.to_list()] == [f"demand/{key}" for key in cut]
 
 
 def test_names_split_at_the_first_slash() -> None:

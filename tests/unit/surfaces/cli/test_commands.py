@@ -275,3 +275,25 @@ def test_listening_beyond_loopback_without_a_token_is_refused(cli, monkeypatch):
     code, _, err = cli("serve")
     assert code == 2
     assert "without a token" in err
+
+
+def test_the_log_is_asked_with_sql_and_a_mistake_names_the_columns(cli):
+    code, out, _ = cli("predictions", "air-time", "--since", "2013-01-01T00:00:00Z", "--json")
+    told = json.loads(out)
+    assert (code, {item["id"] for item in told["items"]}, told["next"]) == (0, {"p1", "p2", "p3"}, None)
+    query = "select route, count(*) as n from predictions group by 1 order by 1"
+    code, out, _ = cli("predictions", "--since", "2013-01-01T00:00:00Z", "--sql", query, "--json")
+    assert (code, json.loads(out)["items"][0]) == (0, {"route": "canary", "n": 1})
+    code, _, err = cli("predictions", "--sql", "select nope from predictions")
+    assert code == 2
+    assert "key_text" in err
+    code, _, err = cli("predictions", "air-tme")
+    assert code == 2
+    assert "air-time" in err
+
+
+def test_gc_says_in_words_that_there_is_nothing_to_remove(cli):
+    code, out, _ = cli("gc", "--dry-run")
+    assert (code, out.strip()) == (0, "nothing in the log is older than its model keeps it")
+    code, out, _ = cli("gc", "--dry-run", "--json")
+    assert (code, json.loads(out)["items"], json.loads(out)["removed"]) == (0, [], False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -188,13 +189,40 @@ def test_two_servers_share_a_home(home: Path, tmp_path: Path) -> None:
     assert set(ids) <= set(lake.scan("predictions").collect()["id"])
 
 
+def test_while_workers_end_nobody_is_let_in_to_wait_for_nothing(home: Path, tmp_path: Path) -> None:
+    route(home, version(2, slow_bundle(tmp_path / "slow", 3.0)))
+    with workers(home) as server:
+        found = list[int]()
+        taken = threading.Thread(target=lambda: found.append(server.predict(row()).status))
+        taken.start()
+        time.sleep(0.3)
+        assert server.process is not None
+        server.process.send_signal(signal.SIGTERM)
+
+        def turned_away() -> bool:
+            try:
+                socket.create_connection(("127.0.0.1", server.port), 5).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        until(turned_away)
+        assert found == [], "the door is shut while a worker still works"
+        taken.join()
+        assert found == [200], "what was taken is finished"
+        assert server.process.wait(20) == 0
+
+
+def slow_bundle(folder: Path, seconds: float) -> tuple[str, Path]:
+    _, made = bundle(folder)
+    source = (made / "transform" / "project.py").read_text()
+    slower = source.replace("    boom =", f"    import time; time.sleep({seconds})\n    boom =", 1)
+    (made / "transform" / "project.py").write_text(slower)
+    return hash_folder(made), made
+
+
 def test_while_it_ends_it_is_not_ready_and_its_answers_close_their_connections(home: Path, tmp_path: Path) -> None:
-    _, folder = bundle(tmp_path / "slow")
-    source = (folder / "transform" / "project.py").read_text()
-    (folder / "transform" / "project.py").write_text(
-        source.replace("    boom =", "    import time; time.sleep(0.5)\n    boom =", 1)
-    )
-    route(home, version(2, (hash_folder(folder), folder)))
+    route(home, version(2, slow_bundle(tmp_path / "slow", 0.5)))
     with Server(home) as server:
         kept, found = server.connect(), list[int]()
         assert server.get("/v2/health/ready", over=kept).status == 200
