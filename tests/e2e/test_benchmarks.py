@@ -103,7 +103,7 @@ def test_our_search_answers_rows_it_was_not_told_and_is_not_run_again(tmp_path: 
     assert cell.failed == ""
     assert 0 < cell.score < 0.7, "three classes by chance are 1.1"
     assert cell.wall > 0
-    assert cell.settings["search"].endswith('timeout="0.8s", parallel=2, ensemble=20, validation=ml.stratified(5)')
+    assert cell.settings["search"].endswith('timeout="0.8s", parallel=2, ensemble=6, validation=ml.stratified(5)')
     assert said == ["iris, 1 s, seed 0: Mulle"]
     again, said = measured(tiny(), tmp_path)
     assert again == (cell,)

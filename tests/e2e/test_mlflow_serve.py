@@ -82,9 +82,10 @@ def test_mlflow_models_serve_gives_the_same_answers(tmp_path: Path) -> None:
         port = free.getsockname()[1]
     uri = f"sqlite:///{tmp_path}/.mulle/mlflow.db"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/minutes@champion", "-p", str(port)]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it looks for uvicorn there
     server = subprocess.Popen(
         [*command, "--env-manager", "local"], cwd=tmp_path, start_new_session=True,
-        env=os.environ | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri},
+        env=os.environ | {"MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri, "PATH": path},
     )  # fmt: skip
     try:
         wait_for(port, server)

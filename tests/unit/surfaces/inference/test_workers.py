@@ -190,7 +190,7 @@ def test_two_servers_share_a_home(home: Path, tmp_path: Path) -> None:
 
 
 def test_while_workers_end_nobody_is_let_in_to_wait_for_nothing(home: Path, tmp_path: Path) -> None:
-    route(home, version(2, slow_bundle(tmp_path / "slow", 3.0)))
+    route(home, version(2, slow_bundle(tmp_path / "slow", 6.0)))
     with workers(home) as server:
         found = list[int]()
         taken = threading.Thread(target=lambda: found.append(server.predict(row()).status))
