@@ -55,7 +55,7 @@ def make(folder: Path, size: Mapping[str, int]) -> None:
 
 def _register(folder: Path, made: object) -> None:
     from benchmarks.served_model import NOW, write_copy
-    from mulle.bootstrap import wire
+    from mulle.bootstrap.parts import wire
     from mulle.core.records.model import ModelVersion
     from mulle.core.settings import load_settings
 
@@ -70,7 +70,7 @@ def _register(folder: Path, made: object) -> None:
 
 def mulle(folder: Path) -> Work:
     """Run ``mulle batch`` in this process: contract, answers, parts with hashes, manifest."""
-    from mulle.bootstrap import wire
+    from mulle.bootstrap.parts import wire
     from mulle.core.settings import load_settings
     from mulle.loop.batch.job import run_batch
     from mulle.loop.batch.plan import Order

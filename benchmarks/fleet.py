@@ -48,15 +48,15 @@ def make(folder: Path, size: Mapping[str, int]) -> None:
 def in_processes(folder: Path) -> Work:
     """Train the members as a run does: chunks handed to two compute processes that have imported what they need."""
     from mulle.adapters.compute.local import LocalCompute
-    from mulle.bootstrap import _WARM
+    from mulle.bootstrap.processes import WARM
 
     cut = json.loads((folder / "cut.json").read_text())
     settings, fixed = json.loads((folder / "published.json").read_text())
-    compute = LocalCompute(_CORES, warm=_WARM, log=folder / "compute.log")
+    compute = LocalCompute(_CORES, warm=WARM, log=folder / "compute.log")
 
     def one(name: str) -> None:
         arguments = {**fixed, "run": "fleet", "model": "fleet", **_chunk(cut, name)}
-        compute.call("mulle.bootstrap:run_task", {"name": "members", "settings": settings, "arguments": arguments})
+        compute.call("mulle.bootstrap.tasks:run_task", {"name": "members", "settings": settings, "arguments": arguments})
 
     def run() -> None:
         with ThreadPoolExecutor(_CORES) as callers:

@@ -92,7 +92,7 @@ def mulle(folder: Path) -> Work:
 
 def _parts(folder: Path) -> Any:
     import mulle as ml
-    from mulle.bootstrap import wire
+    from mulle.bootstrap.parts import wire
     from mulle.core.declare.project import Project
     from mulle.core.settings import Settings
 

@@ -95,7 +95,7 @@ def publish(folder: Path, rows: Any, target: str, kind: str, seed: int, models: 
     models : mapping
         By name, the source of ``model`` and ``search``: what is declared beyond features, target and task.
     """
-    from mulle.bootstrap import wire
+    from mulle.bootstrap.parts import wire
     from mulle.core.records.base import to_json
     from mulle.core.settings import Settings
     from mulle.loop.ingest import ingest
@@ -121,7 +121,7 @@ def opened(folder: Path, model: str, **changed: str) -> RunTask:
     os.environ.update(_THREADS)
     for name in _WARM:
         import_module(name)
-    from mulle.bootstrap import run_task
+    from mulle.bootstrap.tasks import run_task
 
     settings, fixed = json.loads((folder / "published.json").read_text())
     settings |= changed

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import orjson
 
-from mulle.bootstrap import wire_inference
+from mulle.bootstrap.inference import wire_inference
 from mulle.core.settings import Settings
 from mulle.kernel import bundle
 from mulle.kernel.bundle import Predictor

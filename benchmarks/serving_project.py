@@ -111,7 +111,7 @@ def make_history(folder: Path, size: Mapping[str, int]) -> None:
 
     The rows end with the present hour, because the store is filled for requests of the present.
     """
-    from mulle.bootstrap import wire
+    from mulle.bootstrap.parts import wire
     from mulle.core.settings import Settings
     from mulle.lifecycle.features.read import OnlineReader
     from mulle.loop.online import refresh_online, specs_of

@@ -48,7 +48,7 @@ def make(folder: Path, size: Mapping[str, int]) -> None:
 
 def mulle(folder: Path) -> Work:
     """Run ``mulle stream`` in this process: contract, routes, prediction log, dead letters, exactly once."""
-    from mulle.bootstrap import wire_stream
+    from mulle.bootstrap.inference import wire_stream
     from mulle.core.settings import load_settings
     from mulle.lifecycle.serving.streaming import StreamOrder
 

@@ -72,7 +72,7 @@ def untracked(folder: Path) -> Work:
 
 
 def _work(folder: Path, name: str, *, silent: bool) -> Work:
-    from mulle.bootstrap import wire
+    from mulle.bootstrap.parts import wire
     from mulle.core.settings import load_settings
     from mulle.loop.runner import run_model
 

@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.errors import MulleError
 from mulle.core.records.base import Cause
 from mulle.core.settings import load_settings

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.errors import Conflict
 from mulle.core.records.base import Cause
 from mulle.core.settings import load_settings

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.settings import load_settings
 from mulle.loop.offline import read_dataset
 from mulle.loop.parts import Parts

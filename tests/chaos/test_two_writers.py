@@ -7,7 +7,7 @@ from pathlib import Path
 from chaos_home import START, make_home
 
 from mulle.adapters.lake.delta import DeltaLake
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.records.base import Cause
 from mulle.loop.ingest import audit, ingest, publish_staged, stage_new
 

@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from mulle.adapters.sources import kafka
 from mulle.adapters.sources.kafka import KafkaReader
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.declare.sources import Kafka
 from mulle.core.errors import DataError, Unavailable, UsageError
 from mulle.core.records.dataset import DatasetVersion
@@ -347,7 +347,7 @@ INGEST = """
 import sys
 from pathlib import Path
 
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.records.base import Cause
 from mulle.core.settings import Settings
 from mulle.loop.ingest import ingest

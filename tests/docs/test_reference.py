@@ -14,7 +14,7 @@ import pytest
 
 import mulle
 from mulle.core import errors
-from mulle.core.declare import candidates, checks, gates, operate
+from mulle.core.declare import candidates, checks, gates, monitor, retrain, rollout
 from mulle.core.records import run as runs
 from mulle.core.settings import Settings
 
@@ -86,9 +86,10 @@ def test_every_error_is_told_with_its_status_and_exit_code(name: str) -> None:
                 *("random_forest", "extra_trees", "knn", "naive_bayes", "svm", "xgboost", "catboost", "custom", "onnx"),
             ],
         ),
-        (operate, ["psi", "null_rate", "canary", "immediate"]),
+        (monitor, ["psi", "null_rate"]),
+        (rollout, ["canary", "immediate"]),
     ],
-    ids=["checks", "gates", "candidates", "operate"],
+    ids=["checks", "gates", "candidates", "monitor", "rollout"],
 )
 def test_every_check_gate_candidate_and_alarm_is_told(module: ModuleType, words: list[str]) -> None:
     public = {w for w in module.__all__ if w[0].islower()}
@@ -96,7 +97,7 @@ def test_every_check_gate_candidate_and_alarm_is_told(module: ModuleType, words:
     assert all(f"ml.{word}(" in page("declarations.md") for word in words)
 
 
-@pytest.mark.parametrize("trigger", operate.TRIGGERS)
+@pytest.mark.parametrize("trigger", retrain.TRIGGERS)
 def test_every_cause_of_a_run_is_told(trigger: str) -> None:
     assert f"`{trigger}`" in page("declarations.md")
 

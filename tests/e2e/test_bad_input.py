@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.records.base import Cause
 from mulle.core.settings import load_settings
 from mulle.loop.operate import start_run

@@ -17,7 +17,7 @@ from replay_project import write_project
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.clock import ReplayClock, instant
 from mulle.core.settings import load_settings
 from mulle.loop.replay import Drill, ReplayOptions, replay

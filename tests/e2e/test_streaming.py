@@ -24,7 +24,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.clock import instant, rfc3339
 from mulle.core.settings import load_settings
 

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from mulle.core.declare.fleet import key_of
 from mulle.core.declare.model import Model
-from mulle.core.declare.operate import Immediate
+from mulle.core.declare.rollout import Immediate
 from mulle.core.errors import Deadline, MulleError, Refused, Unavailable
 from mulle.core.hashing import derived_id
 from mulle.core.records.base import Cause, Json, from_json, to_json

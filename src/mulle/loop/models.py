@@ -18,7 +18,7 @@ from mulle.loop.views import find_version, listing, run_view
 
 __all__ = ["card_view", "compare_view", "reproduce_view", "saw_view", "search_view"]
 
-_TASK = "mulle.bootstrap:run_task"
+_TASK = "mulle.bootstrap.tasks:run_task"
 _PAGE, _TOLERANCE = 5_000, 1e-6
 _PLATFORM = {"run", "seed", "data"}
 

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.model import Model
-from mulle.core.declare.operate import Immediate
+from mulle.core.declare.rollout import Immediate
 from mulle.core.errors import NotFound
 from mulle.core.hashing import derived_id
 from mulle.core.ports.source import SourceReader
@@ -38,7 +38,7 @@ from mulle.loop.parts import Parts
 
 __all__ = ["Steps"]
 
-_TASK = "mulle.bootstrap:run_task"
+_TASK = "mulle.bootstrap.tasks:run_task"
 
 _EARLIER = 3
 """Runs whose best trial a search begins with, beside the champion's."""

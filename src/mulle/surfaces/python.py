@@ -134,7 +134,7 @@ def load(name: str, *, path: str | Path = ".") -> Answering:
 
 @lru_cache(maxsize=8)
 def _wired(folder: Path, home: Path | None) -> Parts:
-    from mulle.bootstrap import wire
+    from mulle.bootstrap.parts import wire
     from mulle.core.settings import load_settings
 
     # One set of parts per project and process: an LMDB file must not be opened twice in one process.

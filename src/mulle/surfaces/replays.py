@@ -53,7 +53,7 @@ def play(settings: Settings, project: Project, model: str, start: datetime, end:
     Refused
         When the first model does not pass its own gates.
     """
-    from mulle.bootstrap import wire
+    from mulle.bootstrap.parts import wire
     from mulle.core.clock import ReplayClock, WallClock, rfc3339
     from mulle.core.errors import UsageError
     from mulle.core.hashing import new_id

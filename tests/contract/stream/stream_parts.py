@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from mulle.adapters.lake.delta import DeltaLake
 from mulle.adapters.streams.kafka import KafkaStream
-from mulle.bootstrap import wire_stream
+from mulle.bootstrap.inference import wire_stream
 from mulle.core.clock import WallClock
 from mulle.core.settings import Settings, load_settings
 from mulle.kernel.faults import VARIABLE
@@ -30,7 +30,7 @@ from mulle.lifecycle.serving.streaming import Answering, StreamOrder
 
 LIFE = """
 import signal, sys, threading
-from mulle.bootstrap import wire_stream
+from mulle.bootstrap.inference import wire_stream
 from mulle.core.settings import load_settings
 from mulle.lifecycle.serving.streaming import StreamOrder
 home, source, output, dead, most = sys.argv[1:]

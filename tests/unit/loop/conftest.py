@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.records.base import Cause
 from mulle.core.settings import load_settings
 from mulle.loop.parts import Parts

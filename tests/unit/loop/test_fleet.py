@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.errors import MulleError, Refused
 from mulle.core.records.base import Cause
 from mulle.core.records.deployment import champion_of
@@ -182,7 +182,7 @@ KILLED = """
 import sys
 from pathlib import Path
 import mulle.loop.fleet as fleet
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.records.base import Cause
 from mulle.core.settings import load_settings
 from mulle.loop.runner import run_model

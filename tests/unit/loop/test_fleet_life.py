@@ -11,7 +11,7 @@ import orjson
 import polars as pl
 import pytest
 
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.clock import ReplayClock
 from mulle.core.errors import NotFound
 from mulle.core.hashing import derived_id

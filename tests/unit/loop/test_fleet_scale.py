@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.clock import ReplayClock
 from mulle.core.records.base import Cause
 from mulle.core.records.deployment import Deployment, Route
@@ -23,12 +23,12 @@ from mulle.core.records.window import Window
 from mulle.core.settings import load_settings
 from mulle.kernel.routes import open_book
 from mulle.lifecycle.monitoring.window import member_windows
+from mulle.loop.canaries import judge_member_rollouts
 from mulle.loop.members import members_view
 from mulle.loop.operate import rollback
 from mulle.loop.parts import Parts
 from mulle.loop.route import publish_routes
 from mulle.loop.status import status_view
-from mulle.loop.tick import judge_member_rollouts
 from mulle.loop.triggers import due_members
 from mulle.loop.views import model_names, models_view
 

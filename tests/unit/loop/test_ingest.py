@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.unit.loop.conftest import WHY
 
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.errors import DataError
 from mulle.core.settings import load_settings
 from mulle.lifecycle.data.version import read_version

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from tests.unit.loop.conftest import WHY
 
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.errors import NotFound, UsageError
 from mulle.core.records.run import run_state
 from mulle.core.settings import load_settings

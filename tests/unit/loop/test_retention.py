@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from mulle.core.clock import ReplayClock, instant
-from mulle.core.declare.operate import Log
+from mulle.core.declare.log import Log
 from mulle.core.declare.project import Project
 from mulle.core.errors import DeclarationError
 from mulle.core.records.prediction import LABELS, PREDICTIONS

@@ -98,7 +98,7 @@ class DaskCompute:
         Parameters
         ----------
         task : str
-            For example ``mulle.bootstrap:run_task``; the function takes JSON keyword arguments and returns a dict.
+            For example ``mulle.bootstrap.tasks:run_task``; the function takes JSON keyword arguments and returns a dict.
         arguments : dict
         timeout : float, optional
             Seconds from the moment a child takes the task; then the child is killed.

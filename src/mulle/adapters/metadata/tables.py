@@ -43,7 +43,7 @@ __all__ = [
     "windows",
 ]
 
-HEAD = "0003"
+HEAD = "0004"
 """The revision this release reads and writes; a test holds it to the newest migration."""
 
 metadata = MetaData()

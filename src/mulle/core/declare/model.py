@@ -11,8 +11,11 @@ from mulle.core.declare.candidates import Candidate, dummy, lightgbm, logistic, 
 from mulle.core.declare.features import Features
 from mulle.core.declare.fleet import Each, each, member_name, refuse_column
 from mulle.core.declare.gates import Gate, NoWorseThanChampion, no_worse_than_champion, p99, parity
+from mulle.core.declare.log import Log
+from mulle.core.declare.monitor import Monitor
 from mulle.core.declare.names import plain_name
-from mulle.core.declare.operate import Log, Monitor, Retrain, Rollout, canary
+from mulle.core.declare.retrain import Retrain
+from mulle.core.declare.rollout import Rollout, canary
 from mulle.core.declare.select import Select
 from mulle.core.declare.training import ALL, Holdout, Search, Window, holdout
 from mulle.core.errors import DeclarationError

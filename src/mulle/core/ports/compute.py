@@ -18,7 +18,7 @@ class Compute(Protocol):
         Parameters
         ----------
         task : str
-            For example ``mulle.bootstrap:run_task``; the function takes JSON keyword arguments and returns a dict.
+            For example ``mulle.bootstrap.tasks:run_task``; the function takes JSON keyword arguments and returns a dict.
         arguments : dict
         timeout : float, optional
             Seconds; then the process is killed.

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import polars as pl
 
-from mulle.core.declare.operate import Monitor
+from mulle.core.declare.monitor import Monitor
 from mulle.core.errors import DataError
 from mulle.core.records.base import Json
 from mulle.core.records.bundle import FeatureSpec

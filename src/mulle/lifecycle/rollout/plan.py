@@ -7,7 +7,7 @@ from datetime import datetime
 
 from mulle.core.clock import rfc3339
 from mulle.core.declare.model import Model
-from mulle.core.declare.operate import Canary, Rollout
+from mulle.core.declare.rollout import Canary, Rollout
 from mulle.core.errors import Refused, UsageError
 from mulle.core.hashing import derived_id
 from mulle.core.records.base import Cause, Json

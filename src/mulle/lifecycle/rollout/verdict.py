@@ -9,7 +9,7 @@ from datetime import datetime
 import polars as pl
 
 from mulle.core.clock import rfc3339
-from mulle.core.declare.operate import Canary
+from mulle.core.declare.rollout import Canary
 from mulle.core.errors import UsageError
 from mulle.core.records.base import Json
 from mulle.core.records.deployment import Deployment, champion_of

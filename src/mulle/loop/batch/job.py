@@ -24,7 +24,7 @@ from mulle.loop.parts import Parts
 __all__ = ["MANIFEST", "batch_manifest", "jobs", "run_batch", "unfinished"]
 
 MANIFEST = "manifest.json"
-TASK = "mulle.bootstrap:run_chunk"
+TASK = "mulle.bootstrap.tasks:run_chunk"
 _LIVES = 3
 """A chunk whose process died is given to another so many times."""
 

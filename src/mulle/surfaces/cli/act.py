@@ -129,7 +129,7 @@ def serve(ctx: typer.Context) -> None:
 
         Workers(call.settings, {**os.environ, **environment(call.settings)}).run()
         return
-    from mulle.bootstrap import wire_inference
+    from mulle.bootstrap.inference import wire_inference
     from mulle.surfaces.inference.app import create_app
     from mulle.surfaces.inference.serve import serve as run_server
 

@@ -76,7 +76,7 @@ def stream(
     More processes of one group share the partitions. The routes are followed while it runs; answers are logged like the
     server's.
     """
-    from mulle.bootstrap import wire_stream
+    from mulle.bootstrap.inference import wire_stream
     from mulle.core.clock import duration
     from mulle.core.errors import UsageError
     from mulle.lifecycle.serving.streaming import StreamOrder
@@ -141,7 +141,7 @@ def scored(view: Json) -> list[RenderableType]:
 @contextmanager
 def _computing(call: Session, processes: int) -> Iterator[Compute | None]:
     """Give compute where chunks are to be done elsewhere; None for one after the other, here."""
-    from mulle.bootstrap import batch_compute
+    from mulle.bootstrap.processes import batch_compute
 
     if processes == 1 and call.settings.compute == "local":
         yield None

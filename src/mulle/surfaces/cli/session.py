@@ -54,7 +54,7 @@ class Session:
     @cached_property
     def parts(self) -> Parts:
         """The wired parts: loads the project and opens the stores at first use."""
-        from mulle.bootstrap import wire
+        from mulle.bootstrap.parts import wire
 
         return wire(self.settings)
 

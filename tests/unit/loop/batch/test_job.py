@@ -16,7 +16,7 @@ import pytest
 from batch_parts import ROWS, WHY, opened, register, rows
 from serving_parts import Server, bundle, route, version
 
-from mulle.bootstrap import batch_compute
+from mulle.bootstrap.processes import batch_compute
 from mulle.core.clock import ReplayClock, instant
 from mulle.core.errors import Conflict, ContractError, NotFound, Refused, UsageError
 from mulle.kernel.faults import VARIABLE
@@ -123,7 +123,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from mulle.adapters.sources.rowfiles import SpanFiles
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.settings import load_settings
 from mulle.loop.batch.job import run_batch
 from mulle.loop.batch.plan import Order

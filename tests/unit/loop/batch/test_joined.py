@@ -12,7 +12,7 @@ import pytest
 from batch_parts import WHY, register
 from serving_parts import bundle
 
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.clock import ReplayClock, instant, rfc3339
 from mulle.core.hashing import hash_folder
 from mulle.core.records.base import to_json

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from batch_parts import MODEL, opened, rows
 
-from mulle.bootstrap import batch_compute
+from mulle.bootstrap.processes import batch_compute
 from mulle.core.clock import ReplayClock, instant
 from mulle.core.declare.batch import Batch
 from mulle.core.errors import DeclarationError
@@ -62,7 +62,8 @@ LOOP = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from mulle.bootstrap import batch_compute, wire
+from mulle.bootstrap.parts import wire
+from mulle.bootstrap.processes import batch_compute
 from mulle.core.clock import ReplayClock, instant
 from mulle.core.settings import load_settings
 from mulle.loop.batch.schedule import Schedule

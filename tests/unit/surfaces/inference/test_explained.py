@@ -16,7 +16,7 @@ import pytest
 from serving_parts import Server, bundle, route, version
 
 import mulle as ml
-from mulle.bootstrap import wire
+from mulle.bootstrap.parts import wire
 from mulle.core.records.base import Cause, to_json
 from mulle.core.records.deployment import Deployment, Route
 from mulle.core.records.model import ModelVersion
