@@ -27,6 +27,8 @@ Task = Literal["regression", "binary", "multiclass"]
 METRIC = {"regression": "mae", "binary": "log_loss", "multiclass": "log_loss"}
 """The metric that is searched for and compared by, per task; lower is better."""
 
+_LATEST = replace(holdout("14d"), most=0.2)
+
 _FEWEST = 10
 """Rows that a member is compared on, at least."""
 _CHEAPEST_FIRST = ("dummy", "linear", "ridge", "logistic", "lasso", "elastic_net", "naive_bayes", "lightgbm", "xgboost")
@@ -45,7 +47,7 @@ class Model:
         An outcome column of the features' dataset.
     task : {"regression", "binary", "multiclass"}
     split : Holdout, optional
-        By time where the dataset declares time (default: the last 14 days), else a random fifth.
+        By time where the dataset declares time (default: the last 14 days, at most a fifth of the time), else a random fifth.
     select : Select, optional
         Which features the model keeps (``ml.select``); all of them by default.
     train_on : {"all"} or Window, or several
@@ -111,7 +113,7 @@ class Model:
             "features": features,
             "target": target,
             "task": task,
-            "split": split or (holdout("14d") if features.dataset.time else holdout(0.2)),
+            "split": split or (_LATEST if features.dataset.time else holdout(0.2)),
             "select": select,
             "train_on": _windows(name, train_on),
             "calibrate": calibrate,

@@ -23,11 +23,15 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)(KB|MB|GB)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdout:
-    """The rows kept for the last word: the latest `span` by time, a random share, or a share of the groups in `by`."""
+    """The rows kept for the last word: the latest `span` by time, a random share, or a share of the groups in `by`.
+
+    With `most`, a span is no more than that share of the time from the first row to the last.
+    """
 
     span: timedelta | None
     share: float
     by: tuple[str, ...] = ()
+    most: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

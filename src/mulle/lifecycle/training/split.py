@@ -264,8 +264,10 @@ def _late(times: pl.Series, holdout: Holdout) -> npt.NDArray[np.bool_]:
             column=times.name,
         )
     assert holdout.span is not None
-    cut = pl.lit(times.max()) - pl.lit(holdout.span)
-    return times.to_frame().select((pl.col(times.name) > cut).alias("late"))["late"].to_numpy()
+    at = pl.col(times.name)
+    whole = (at.max() - at.min()) * holdout.most
+    cut = at.max() - pl.min_horizontal(pl.lit(holdout.span), whole)
+    return times.to_frame().select((at > cut).alias("late"))["late"].to_numpy()
 
 
 def _random(n: int, share: float, seed: int) -> npt.NDArray[np.bool_]:

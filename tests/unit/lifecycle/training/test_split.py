@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mulle as ml
 from mulle.core.declare.training import expanding, groups, holdout, kfold, sliding, stratified
 from mulle.core.errors import DataError
 from mulle.lifecycle.training.split import split_folds, split_rows, split_validation
@@ -45,6 +46,17 @@ def test_without_time_a_seeded_share_is_kept():
 def test_too_little_to_split_is_said_clearly(hours):
     with pytest.raises(DataError, match="rows"):
         split_rows(frame(hours), time="at", holdout=holdout("14d"), seed=0)
+
+
+@pytest.mark.parametrize(("hours", "late"), [(24 * 10, 48), (24 * 365, 24 * 14)])
+def test_the_default_keeps_two_weeks_but_never_more_than_a_fifth_of_a_short_past(hours, late):
+    rows = ml.Dataset("rows", ml.Files("rows.csv"), key="id", time="at", outcome=["y"])
+    features = ml.features(rows)(lambda found: found)
+    train, last = split_rows(
+        frame(range(hours)), time="at", holdout=ml.Model("m", features=features, target="y", task="regression").split, seed=0
+    )
+    assert len(last) == pytest.approx(late, abs=1)
+    assert len(train) == hours - len(last)
 
 
 def test_a_row_without_time_is_named():
