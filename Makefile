@@ -74,8 +74,8 @@ lock-check: $(STAMP)
 	if diff <(grep -vE '^ *(#|$$)' requirements.lock) <(grep -vE '^ *(#|$$)' "$$new"); then echo "requirements.lock is current"; \
 	else echo "requirements.lock is out of date: run make lock and commit it" >&2; exit 1; fi
 
-chaos: $(STAMP) ## the longer round: tests that kill processes at every step
-	@$(BIN)/python -m pytest tests/chaos $(PYTEST)
+chaos: $(STAMP) ## the longer round: tests that kill processes at every step (ROUNDS=50 for more, AWAY=60 for longer outages)
+	@$(BIN)/python -m pytest tests/chaos --numprocesses $(JOBS) --dist loadfile $(PYTEST)
 
 bench: $(STAMP) ## each claim of speed beside its limit and its peers (BENCH="checks --no-peers" for a part)
 	@$(BIN)/python -m benchmarks $(BENCH)

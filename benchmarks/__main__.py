@@ -9,8 +9,11 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks import serving_report, standing
+from benchmarks import canary, false_alarms, loop, serving_report, standing
+from benchmarks.canary import Canaries
 from benchmarks.claim import Claim
+from benchmarks.false_alarms import Quiet
+from benchmarks.loop import Replays
 from benchmarks.machine import machine
 from benchmarks.measure import measure
 from benchmarks.report import as_json, as_text
@@ -32,9 +35,16 @@ NAMES = (
     "serving",
     "search",
     "fleet",
+    "drift",
+    "false_alarms",
+    "canary",
+    "loop",
+    "engine",
+    "workers",
 )
-_WHEN_NAMED = ("stream", "serving", "search")
-"""Need a broker (MULLE_TEST_KAFKA); take half an hour; take hours."""
+_WHEN_NAMED = ("stream", "serving", "search", "fleet", "false_alarms", "loop", "workers")
+"""Needs a broker (MULLE_TEST_KAFKA); takes half an hour; takes hours; takes minutes and much memory; minutes; needs --data; needs
+PostgreSQL (MULLE_TEST_POSTGRES)."""
 
 _RESULTS = Path(__file__).parent / "results"
 
@@ -63,10 +73,21 @@ def main(arguments: list[str] | None = None) -> int:
     return int(wrong)
 
 
-def _measured(claim: Claim | Study | Load, asked: argparse.Namespace) -> tuple[dict, str, bool]:
+def _measured(claim: Claim | Study | Load | Replays | Canaries | Quiet, asked: argparse.Namespace) -> tuple[dict, str, bool]:
+    if isinstance(claim, Quiet):
+        return _watched(claim, asked)
+    if isinstance(claim, Canaries):
+        return _simulated(claim, asked)
+    if isinstance(claim, Replays):
+        return _replayed(claim, asked)
     if isinstance(claim, Study):
         return _studied(claim, asked)
     return _pressed(claim, asked) if isinstance(claim, Load) else _timed(claim, asked)
+
+
+def _watched(quiet: Quiet, asked: argparse.Namespace) -> tuple[dict, str, bool]:
+    told = false_alarms.watched(quiet, asked.size, peers=not asked.no_peers, say=_say)
+    return told, false_alarms.as_text(quiet, told), any(side["failed"] for side in told["sides"] if not side["peer"])
 
 
 def _timed(claim: Claim, asked: argparse.Namespace) -> tuple[dict, str, bool]:
@@ -88,16 +109,28 @@ def _pressed(load: Load, asked: argparse.Namespace) -> tuple[dict, str, bool]:
     return serving_report.as_json(load, asked.size, found), serving_report.as_text(load, asked.size, found), failed
 
 
+def _replayed(replays: Replays, asked: argparse.Namespace) -> tuple[dict, str, bool]:
+    found = loop.played(replays, asked.size, asked.data, _say)
+    return loop.as_json(replays, asked.size, found), loop.as_text(replays, asked.size, found), any(f.failed for f in found)
+
+
+def _simulated(canaries: Canaries, asked: argparse.Namespace) -> tuple[dict, str, bool]:
+    found = canary.judged(canaries, asked.size, _say)
+    return canary.as_json(canaries, asked.size, found), canary.as_text(canaries, asked.size, found), False
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; by default all but the last two")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; by default all but {', '.join(_WHEN_NAMED)}"
+    )
     parser.add_argument("--no-peers", action="store_true", help="only our side and the limit")
     parser.add_argument("--size", choices=["small", "full"], default="full", help="targets are judged at full size only")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="search: a folder with the classic tables, Parquet files")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="search, loop: a folder with their tables, Parquet files")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     asked = parser.parse_args(arguments)
     if unknown := sorted(set(asked.names) - set(NAMES)):
@@ -111,8 +144,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return asked
 
 
-def _claims(name: str) -> tuple[Claim | Study | Load, ...]:
-    claims: tuple[Claim | Study | Load, ...] = import_module(f"benchmarks.{name}").CLAIMS
+def _claims(name: str) -> tuple[Claim | Study | Load | Replays | Canaries | Quiet, ...]:
+    claims: tuple[Claim | Study | Load | Replays | Canaries | Quiet, ...] = import_module(f"benchmarks.{name}").CLAIMS
     return claims
 
 

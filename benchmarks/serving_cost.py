@@ -20,6 +20,7 @@ from mulle.bootstrap.inference import wire_inference
 from mulle.core.settings import Settings
 from mulle.kernel import bundle
 from mulle.kernel.bundle import Predictor
+from mulle.kernel.plain import Plain
 from mulle.lifecycle.features.read import OnlineReader
 from mulle.lifecycle.serving import score
 from mulle.lifecycle.serving.log import Segment
@@ -33,12 +34,13 @@ BATCHES = (1, 16)
 _WARM, _RUNS = 50, 300
 _REST = "routed, answers and log record made"
 
-_WATCHED: dict[str, tuple[Any, str]] = {
-    "contract checked, frame made": (score, "frame_from_rows"),
-    "histories read": (OnlineReader, "join"),
-    "features": (Predictor, "transform"),
-    "encoded": (bundle, "encode"),
-    "model": (Predictor, "run"),
+_WATCHED: dict[str, tuple[tuple[Any, str], ...]] = {
+    "contract checked": ((score, "columns_from_rows"),),
+    "frame made": ((score, "frame_from_columns"),),
+    "histories read": ((OnlineReader, "join"),),
+    "features": ((Predictor, "transform"), (Plain, "__call__")),
+    "encoded": ((bundle, "encode"), (bundle, "encode_columns")),
+    "model": ((Predictor, "run"),),
 }
 """Steps of scoring, which are watched where they are: one by one, in a loop of their own, they would seem half as dear."""
 
@@ -107,6 +109,6 @@ def _watched(spent: Mapping[str, list[float]]) -> Iterator[Callable[[], float]]:
         return noted
 
     with ExitStack() as stack:
-        for name, (place, attribute) in _WATCHED.items():
+        for name, place, attribute in ((name, *step) for name, steps in _WATCHED.items() for step in steps):
             stack.enter_context(patch.object(place, attribute, noting(name, getattr(place, attribute))))
         yield lambda: total

@@ -30,6 +30,7 @@ _TOLD = (
     ("pandera", "pandera"),
     ("pointblank", "pointblank"),
     ("great_expectations", "great-expectations"),
+    ("evidently", "evidently"),
     ("flaml", "flaml"),
     ("autogluon.tabular", "autogluon.tabular"),
     ("optuna", "optuna"),

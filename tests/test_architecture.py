@@ -59,6 +59,8 @@ VENDORS: dict[str, tuple[str, ...]] = {
     "rich": ("surfaces",),
     "plotly": ("surfaces",),
     "prometheus_client": ("surfaces", "lifecycle/serving"),
+    "apprise": ("adapters/alerts",),
+    "opentelemetry": ("adapters/traces",),
     "grpc": ("surfaces/inference",),
     "google": ("surfaces/inference",),
     "orjson": ("kernel", "lifecycle", "adapters", "loop", "surfaces"),

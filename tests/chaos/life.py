@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -37,6 +38,8 @@ def life(project: Path, fault: str, start: bool, told: int) -> None:
 
     if fault:
         os.environ[VARIABLE] = fault
+    # As `mulle up` does: what is open is closed, and the stage under way may end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     parts: Parts = wire(load_settings({"project": project}, {}))
     # Made now, so that every death leaves a child behind that has to notice it.
     say("children", parts.compute().pids())  # type: ignore[attr-defined]
@@ -61,6 +64,8 @@ def lived(project: Path, fault: str, start: bool) -> dict[str, object]:
         code = 1
         try:
             life(project, fault, start, told)
+            code = 0
+        except SystemExit:
             code = 0
         except BaseException:
             traceback.print_exc()

@@ -86,8 +86,8 @@ def test_every_error_is_told_with_its_status_and_exit_code(name: str) -> None:
                 *("random_forest", "extra_trees", "knn", "naive_bayes", "svm", "xgboost", "catboost", "custom", "onnx"),
             ],
         ),
-        (monitor, ["psi", "null_rate"]),
-        (rollout, ["canary", "immediate"]),
+        (monitor, ["psi", "js", "wasserstein", "null_rate"]),
+        (rollout, ["canary", "immediate", "shadow", "blue_green"]),
     ],
     ids=["checks", "gates", "candidates", "monitor", "rollout"],
 )

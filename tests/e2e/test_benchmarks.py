@@ -17,7 +17,7 @@ import pytest
 from sklearn.metrics import log_loss
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("point_in_time", "online_read", "materialise", "checks", "ingest", "batch")
+NAMES = ("point_in_time", "online_read", "materialise", "checks", "ingest", "batch", "drift")
 """Of claims of time alone."""
 
 
@@ -46,6 +46,19 @@ def test_our_sides_answer_as_the_limit_does(name: str, tmp_path: Path) -> None:
         assert [claim.same(folder, limit, side.slug) for side in sides] == [""] * len(sides)
 
 
+def test_models_are_watched_by_the_platforms_own_rules_and_tabled(tmp_path: Path) -> None:
+    alarms = import_module("benchmarks.false_alarms")
+    (claim,) = alarms.CLAIMS
+    tiny = {**claim.sizes["small"], "seeds": 1, "windows": 2, "drifting": 1, "horizon": 2}
+    told = alarms.watched(replace(claim, sizes={"small": tiny}), "small", peers=False, say=lambda _: None)
+    assert [side["failed"] for side in told["sides"]] == ["", ""]
+    for side in told["sides"]:
+        assert side["false_alarms"] == 0
+        assert side["grades"]["mean"]["0.05"]["power"] == 0
+        assert side["grades"]["category"]["0.24"] == {"power": 1.0, "delay": 1.0, "delays": [1]}
+    assert "| missing | 0.2 | 1.00, 1.0 | 1.00, 1.0 |" in alarms.as_text(claim, told)
+
+
 def test_an_answer_that_differs_is_told(tmp_path: Path) -> None:
     checks = import_module("benchmarks.checks")
     (tmp_path / "checks.json").write_text(json.dumps([["not_null", "x", []], ["between", "x", [0, 1]]]))
@@ -70,6 +83,13 @@ def test_a_claim_that_is_not_there_is_wrong_use() -> None:
     answer = subprocess.run([sys.executable, "-m", "benchmarks", "magic"], cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 2
     assert "no claim magic" in answer.stderr
+
+
+def test_what_needs_a_server_or_takes_long_runs_when_it_is_named() -> None:
+    main = import_module("benchmarks.__main__")
+    asked = set(main._parse([]).names)
+    assert asked == set(main.NAMES) - {"stream", "serving", "search", "fleet", "loop"}
+    assert main._parse(["fleet"]).names == ["fleet"]
 
 
 def test_a_peer_that_cannot_be_installed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

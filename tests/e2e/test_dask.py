@@ -28,7 +28,7 @@ def cell_features(rows):
 
 size = ml.Model(
     "size", features=cell_features, target="size", task="regression", gates=[ml.parity()],
-    search=ml.Search([ml.ridge(), ml.lightgbm(n_estimators=5)], trials=5, timeout="10m", parallel=2, memory="2GB"),
+    search=ml.Search([ml.ridge(), ml.lightgbm(n_estimators=5)], trials=3, timeout="10m", parallel=2, memory="2GB"),
 )
 """
 

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from mlflow.models import infer_signature
 from onnx import ModelProto, TensorProto, checker, helper
+from sklearn.linear_model import Ridge
 
 import mulle as ml
 from mulle.adapters.tracking.mlflow import MlflowTracking
@@ -84,6 +85,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for weights in ([30.0, 0.125], [0.0, 1.0]):
             with mlflow.start_run(experiment_id="0"):
                 mlflow.onnx.log_model(linear(weights), name="m", signature=signature, registered_model_name="old")
+        rows = trips().to_pandas()
+        with mlflow.start_run(experiment_id="0"):
+            mlflow.sklearn.log_model(
+                Ridge().fit(rows[["stops", "distance"]].astype(float), rows["minutes"]), name="m", signature=signature,
+                registered_model_name="pickled", serialization_format="cloudpickle", pip_requirements=[],
+            )  # fmt: skip
     return folder
 
 
@@ -115,6 +122,22 @@ def test_features_that_mean_something_else_there_are_refused_by_name(lab: Path) 
     done = mulle(lab, "models", "import", "models:/old/1", "told", "--json")
     assert done.returncode == 1
     assert "feature origin is String" in json.loads(done.stdout)["reason"]
+
+
+def test_a_pickle_is_imported_on_the_persons_word_and_served(lab: Path) -> None:
+    refused = mulle(lab, "models", "import", "models:/pickled/1", "minutes")
+    assert refused.returncode == 1
+    assert "is a pickle, which may run anything" in refused.stderr
+    assert "--trust" in refused.stderr
+    done = mulle(lab, "models", "import", "models:/pickled/1", "minutes", "--trust", "--json")
+    assert done.returncode == 0, done.stderr
+    number = json.loads(done.stdout)["model_version"]
+    version = json.loads(mulle(lab, "models", "show", f"minutes@{number}", "--json").stdout)
+    assert (version["causes"][0]["id"], version["compiled"]) == ("models:/pickled/1", "onnx")
+    rows = trips().head(20)
+    said = ml.project(lab).load(f"minutes@{number}").predict(rows)["value"]
+    theirs = Ridge().fit(trips().select("stops", "distance").to_numpy(), trips()["minutes"].to_numpy())
+    assert said.to_numpy() == pytest.approx(theirs.predict(rows.select("stops", "distance").to_numpy()), rel=1e-4)
 
 
 def test_an_address_that_names_nothing_is_wrong_use(lab: Path) -> None:

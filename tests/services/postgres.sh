@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A throwaway PostgreSQL for the contract tests: `postgres.sh start FOLDER` prints its URL, `postgres.sh stop FOLDER` ends it.
+# A throwaway PostgreSQL for the contract tests: `postgres.sh start FOLDER` prints its URL, `postgres.sh stop FOLDER` ends it,
+# `postgres.sh restart FOLDER` ends it without a word to anybody and starts it again.
 # Needs the server's programs (Debian: apt-get install postgresql). Listens on loopback only, on a free port.
 set -euo pipefail
 action=${1:?start or stop} folder=${2:?folder}
@@ -20,6 +21,7 @@ start)
     -o "-p $port -k $folder -c listen_addresses=127.0.0.1 -c fsync=off" start >>"$folder.log" 2>&1
   echo "postgresql://mulle@127.0.0.1:$port/postgres"
   ;;
+restart) as_owner "$bin/pg_ctl" -D "$folder/data" -w -l "$folder/server.log" -m immediate restart >>"$folder.log" 2>&1 ;;
 stop) [ ! -f "$folder/data/postmaster.pid" ] || as_owner "$bin/pg_ctl" -D "$folder/data" -m immediate stop >/dev/null ;;
-*) echo "start or stop" >&2; exit 2 ;;
+*) echo "start, restart or stop" >&2; exit 2 ;;
 esac

@@ -25,6 +25,7 @@ def wire_inference(settings: Settings) -> Runtime:
     Imports nothing that the lean process must not hold: no tracking, no database, no training library.
     """
     from mulle.adapters.online.open import open_online
+    from mulle.adapters.traces.otel import open_traces
     from mulle.core.records.bundle import Contract
     from mulle.lifecycle.features.read import OnlineReader
     from mulle.lifecycle.serving.runtime import Runtime
@@ -34,7 +35,9 @@ def wire_inference(settings: Settings) -> Runtime:
     def joiner(contract: Contract) -> OnlineReader:
         return OnlineReader(online, contract.joins)
 
-    return Runtime(settings, joiner)
+    runtime = Runtime(settings, joiner)
+    runtime.traces = open_traces(settings.otel, "mulle-serve")
+    return runtime
 
 
 def wire_stream(settings: Settings, order: StreamOrder, *, say: Callable[[str], None]) -> tuple[KafkaStream, Answering]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from mulle.bootstrap.processes import WARM, open_compute
-from mulle.bootstrap.stores import make_reader, open_files, open_lake, open_shared
+from mulle.bootstrap.stores import make_reader, open_files, open_lake, open_shared, open_table, open_vacuum
 from mulle.core.clock import Clock, WallClock
 from mulle.core.declare.project import Project
+from mulle.core.ports.alerts import Receiver
 from mulle.core.ports.compute import Compute
 from mulle.core.ports.tracking import Tracking
 from mulle.core.settings import Settings
@@ -43,16 +45,11 @@ def wire(settings: Settings, *, clock: Clock | None = None, project: Project | N
     from mulle.adapters.metadata.connect import open_metadata
     from mulle.adapters.online.open import open_online
     from mulle.adapters.sources.frames import FrameReader
+    from mulle.adapters.traces.otel import open_traces
     from mulle.kernel.project import load_project
 
     declared = project or load_project(settings.project)
     settings.home.mkdir(parents=True, exist_ok=True)
-
-    @lru_cache(maxsize=1)
-    def tracking() -> Tracking:
-        from mulle.adapters.tracking.mlflow import MlflowTracking
-
-        return MlflowTracking(settings.tracking, settings.home / "artifacts")
 
     pools: list[Compute] = []
 
@@ -68,12 +65,28 @@ def wire(settings: Settings, *, clock: Clock | None = None, project: Project | N
         project=declared,
         metadata=open_metadata(settings.database),
         lake=open_lake(settings.lake),
+        vacuum=lambda *args, **more: open_vacuum(settings.lake)(*args, **more),
         online=open_online(settings.online),
-        tracking=tracking,
+        tracking=lru_cache(maxsize=1)(lambda: _tracking(settings)),
         compute=compute,
         source=lambda dataset: make_reader(settings, dataset, dataset.source),
         labels=lambda dataset: None if dataset.labels is None else make_reader(settings, dataset, dataset.labels, late=True),
         opened=open_shared,
         playback=FrameReader,
         files=open_files(settings.project),
+        table=open_table,
+        receivers=lru_cache(maxsize=1)(lambda: _receivers(settings)),
+        traces=open_traces(settings.otel, "mulle"),
     )
+
+
+def _tracking(settings: Settings) -> Tracking:
+    from mulle.adapters.tracking.mlflow import MlflowTracking
+
+    return MlflowTracking(settings.tracking, settings.home / "artifacts")
+
+
+def _receivers(settings: Settings) -> Sequence[Receiver]:
+    from mulle.adapters.alerts.apprise import open_receivers
+
+    return open_receivers(settings.alerts)

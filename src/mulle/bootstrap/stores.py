@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.sources import Files, Function, Http, Kafka, Shared, Source, Sql
 from mulle.core.errors import UsageError
-from mulle.core.ports.lake import Lake
+from mulle.core.ports.lake import Lake, Vacuum
 from mulle.core.ports.rowfiles import RowFiles
+from mulle.core.ports.rowtable import RowTable
 from mulle.core.ports.source import SourceReader
 from mulle.core.settings import Settings
 from mulle.loop.share import SharedReader
 
-__all__ = ["make_reader", "open_files", "open_lake", "open_shared"]
+if TYPE_CHECKING:
+    from mulle.adapters.lake.delta import DeltaLake
+
+__all__ = ["make_reader", "open_files", "open_lake", "open_shared", "open_table"]
 
 
 def make_reader(settings: Settings, dataset: Dataset, source: Source, *, late: bool = False) -> SourceReader:
@@ -58,8 +63,27 @@ def open_files(folder: Path) -> RowFiles:
     return SpanFiles(folder)
 
 
+def open_table(address: str) -> RowTable:
+    """Open a database's table, by ``URL#TABLE``, to write rows to."""
+    from mulle.adapters.sources.sqltable import SqlTable
+
+    url, _, name = address.partition("#")
+    return SqlTable(url, name)
+
+
 def open_lake(url: str) -> Lake:
     """Open the lake at a folder or an S3 URL."""
+    return _lake(url)
+
+
+def open_vacuum(url: str) -> Vacuum:
+    """Give what clears out the superseded files of the lake at a folder or an S3 URL."""
+    from mulle.adapters.lake.delta import vacuum_of
+
+    return vacuum_of(_lake(url))
+
+
+def _lake(url: str) -> DeltaLake:
     from mulle.adapters.lake.delta import DeltaLake
 
     # Plain HTTP is only for a server of one's own, which is then named.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mulle.bootstrap.processes import start_trials, trial_processes
-from mulle.bootstrap.stores import open_files, open_lake
+from mulle.bootstrap.stores import open_files, open_lake, open_table
 from mulle.core.declare.project import Project
 from mulle.core.errors import UsageError
 from mulle.core.records.base import Json
@@ -53,7 +53,7 @@ def run_task(name: str, settings: dict[str, str], arguments: Json) -> Json:
     if name == "search":
         return search_model(work, arguments["search_timeout"], arguments["warm"], trial_processes(resolved))
     if name == "evaluate":
-        return evaluate_model(work, arguments["settings"])
+        return evaluate_model(work, arguments["settings"], arguments["spent"])
     if name == "bundle":
         return bundle_model(work, arguments["settings"], arguments["metrics"], code)
     if name == "gate":
@@ -108,4 +108,4 @@ def _bench(home: Path, lake: str, project: Path, job: str) -> Bench:
     from mulle.loop.batch.chunk import open_bench
     from mulle.loop.batch.plan import batches_folder
 
-    return open_bench(batches_folder(home) / job, open_lake(lake), open_files(project))
+    return open_bench(batches_folder(home) / job, open_lake(lake), open_files(project), open_table)

@@ -12,7 +12,8 @@ MulleError                  exit 1, HTTP 500
 ├── TransformError          the user's own function is refused or failed
 ├── DataError               rows, schema or files that cannot be taken
 ├── Refused                 exit 1, HTTP 409: a check, gate or comparison said no
-│   └── Conflict            HTTP 409: somebody else holds it (second engine, lost fence)
+│   └── Conflict            HTTP 409: somebody else holds it (a second engine)
+│       └── LostFence       a run that was taken over or cancelled: what was found is not kept
 ├── BundleError             a bundle that is corrupt, unknown or without its proof
 ├── TrialError              one trial failed; the search goes on
 └── Unavailable             exit 3, HTTP 503: the other side is away; retryable
@@ -33,6 +34,7 @@ __all__ = [
     "Deadline",
     "DeclarationError",
     "LogNotWritable",
+    "LostFence",
     "Malformed",
     "MulleError",
     "NotFound",
@@ -178,9 +180,15 @@ class Refused(MulleError):
 
 
 class Conflict(Refused):
-    """Somebody else holds what was asked for: an engine, a lock, a fence."""
+    """Somebody else holds what was asked for: an engine, a lock."""
 
     slug, title = "conflict", "held by another"
+
+
+class LostFence(Conflict):
+    """A run was taken over or has ended: what its former worker found is not kept."""
+
+    slug, title = "lost-fence", "no longer its own"
 
 
 class BundleError(MulleError):

@@ -20,6 +20,9 @@ class Settings:
     project: Path = field(default=Path("."), metadata={"doc": "folder that holds project.py"})
     home: Path = field(default=Path(".mulle"), metadata={"doc": "everything Mulle keeps; relative to the project"})
     database: str = field(default="", metadata={"doc": "records: sqlite:///... (default: home/mulle.db) or postgresql://..."})
+    journal: str = field(
+        default="", metadata={"doc": "journal of runs: postgresql://... (default: beside records there, else home/engine.db)"}
+    )
     lake: str = field(default="", metadata={"doc": "tables and logs: a folder (default: home/lake) or s3://..."})
     tracking: str = field(default="", metadata={"doc": "MLflow: sqlite:///... (default: home/mlflow.db) or http://..."})
     online: str = field(default="", metadata={"doc": "online features: lmdb:///... (default: home/online.lmdb) or redis://..."})
@@ -33,6 +36,7 @@ class Settings:
     max_text: int = field(default=2**20, metadata={"doc": "most characters of one text in a request"})
     max_queue: int = field(default=20_000, metadata={"doc": "most rows waiting before 429"})
     deadline: str = field(default="10s", metadata={"doc": "longest time a request may wait before 504"})
+    environment: str = field(default="production", metadata={"doc": "whose routes a server answers by: production or staging"})
     workers: int = field(default=1, metadata={"doc": "processes of the inference server, which share its port"})
     max_memory: int = field(default=2**30, metadata={"doc": "bytes that loaded models may take in each of them"})
     child_memory: int = field(
@@ -40,11 +44,25 @@ class Settings:
     )
     must_log: bool = field(default=True, metadata={"doc": "false: answer also when a prediction cannot be logged"})
     fsync: bool = field(default=False, metadata={"doc": "flush the prediction log to disk before each answer"})
+    alerts: str = field(default="", metadata={"doc": "who is told of alerts: Apprise URLs, comma separated"})
+    alerts_digest: str = field(
+        default="", metadata={"doc": "span over which alerts that are not critical are gathered, such as 1d; empty: sent at once"}
+    )
+    otel: str = field(default="", metadata={"doc": "OpenTelemetry collector, http://host:4318 (extra otel); empty: no traces"})
     tick: str = field(default="10s", metadata={"doc": "how often the loop looks at the world"})
     processes: int = field(default=1, metadata={"doc": "compute processes for training"})
+    runs_at_once: int = field(
+        default=0, metadata={"doc": "most runs under way at once; 0: one, and on PostgreSQL as many as there are workers"}
+    )
+    keep: str = field(default="30d", metadata={"doc": "how long `mulle gc` keeps what no retained record needs"})
     compute: str = field(default="local", metadata={"doc": "where training computes: local, dask://host:port or dask://local"})
     clock: str = field(default="wall", metadata={"doc": "what serving takes as now: wall, or rows (each row's own time; replay)"})
     seed: int = field(default=0, metadata={"doc": "seed of splits and searches"})
+
+    @property
+    def serving(self) -> Path:
+        """Where a server finds its routes and keeps its log: the home or, of another environment, a folder in it."""
+        return self.home if self.environment == "production" else self.home / self.environment
 
     def resolved(self) -> Settings:
         """Return the same settings with absolute folders and every store's URL filled in."""

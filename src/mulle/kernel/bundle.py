@@ -19,7 +19,10 @@ from mulle.core.declare.features import Features
 from mulle.core.errors import BundleError, TransformError
 from mulle.core.hashing import hash_folder
 from mulle.core.records.base import Json, from_json
-from mulle.core.records.bundle import FORMAT, Contract
+from mulle.core.records.bundle import FORMAT, Contract, InputField
+from mulle.kernel.dtypes import dtype_of
+from mulle.kernel.encode import Columns, are_plain, encode_columns
+from mulle.kernel.plain import Plain, read_plain
 from mulle.kernel.project import hash_code, load_features
 from mulle.kernel.sample import prove_sample, read_sample
 from mulle.kernel.transform import encode, run_transform, unseen
@@ -73,11 +76,16 @@ class Predictor:
     contract : Contract
     features : Features
         The snapshot's own feature function, with its joins.
+    plain : Plain or None
+        The same function without Polars, for a few rows; None where it has to be Polars.
     """
 
-    def __init__(self, contract: Contract, features: Features, reference: Callable[[], Json], engine: _Engine) -> None:
+    def __init__(
+        self, contract: Contract, features: Features, reference: Callable[[], Json], engine: _Engine, plain: Plain | None = None
+    ) -> None:
         self.contract = contract
         self.features = features
+        self.plain = plain if plain is not None and are_plain(plain.schema, contract.features) else None
         self._reference = reference
         self._engine = engine
 
@@ -117,7 +125,8 @@ class Predictor:
                 bundle=folder.name,
             )
         engine = _engine(folder, contract, threads, worker)
-        return cls(contract, _features(folder, contract), partial(_read_json, folder / "reference.json"), engine)
+        features, plain = _features(folder, contract)
+        return cls(contract, features, partial(_read_json, folder / "reference.json"), engine, plain)
 
     @classmethod
     def assemble(
@@ -158,8 +167,14 @@ class Predictor:
         """
         specs = self.contract.features
         matrix = encode(features, specs)
-        answers = self.run(matrix)
-        unknown = unseen(features, specs, matrix)
+        return self._scores(self.run(matrix), unseen(features, specs, matrix))
+
+    def score_columns(self, features: Columns, count: int) -> Scores:
+        """Answer `count` rows of plain columns; see `kernel.encode.plain_columns`."""
+        matrix, unknown = encode_columns(features, self.contract.features, count)
+        return self._scores(self.run(matrix), unknown)
+
+    def _scores(self, answers: Floats, unknown: dict[int, tuple[str, ...]]) -> Scores:
         if self.contract.task == "regression":
             return Scores(answers[:, 0].tolist(), None, unknown)
         classes = self.contract.classes
@@ -266,24 +281,40 @@ def _verify(folder: Path, expected: str) -> None:
         )
 
 
-_SHARED: OrderedDict[tuple[str, str], Features] = OrderedDict()
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    features: Features
+    inputs: tuple[InputField, ...]
+    plain: Plain | None
+
+
+_SHARED: OrderedDict[tuple[str, str], _Shared] = OrderedDict()
 """Feature functions of this process by the hash of their source and their name: the members of a fleet share one."""
 
 
-def _features(folder: Path, contract: Contract) -> Features:
+def _features(folder: Path, contract: Contract) -> tuple[Features, Plain | None]:
     # Executed and proved row-wise once for each source, not for each of ten thousand members; values are compared for each.
     same = (hash_code(folder / "transform"), contract.transform["function"])
     known = _SHARED.get(same)
-    features = known or load_features(folder / "transform", contract.transform["function"])
-    if contract.format >= _SAMPLED:
-        _prove(folder, contract, features, row_wise=known is None)
-        _SHARED[same] = features
-        while len(_SHARED) > 64:
-            _SHARED.popitem(last=False)
-    return features
+    features = known.features if known else load_features(folder / "transform", contract.transform["function"])
+    if contract.format < _SAMPLED:
+        return features, None
+    sample = _prove(folder, contract, features, row_wise=known is None)
+    if known is None or known.inputs != contract.inputs:
+        known = _Shared(features, contract.inputs, _plain(contract, features, sample))
+    _SHARED[same] = known
+    while len(_SHARED) > 64:
+        _SHARED.popitem(last=False)
+    return features, known.plain
 
 
-def _prove(folder: Path, contract: Contract, features: Features, *, row_wise: bool) -> None:
+def _plain(contract: Contract, features: Features, sample: pl.DataFrame) -> Plain | None:
+    types = {field.name: dtype_of(field.dtype) for field in contract.inputs}
+    fits = not contract.joins and all(sample.schema.get(name) == dtype for name, dtype in types.items())
+    return read_plain(features, sample.select(list(types))) if fits else None
+
+
+def _prove(folder: Path, contract: Contract, features: Features, *, row_wise: bool) -> pl.DataFrame:
     sample = read_sample(_read_json(folder / "sample.json"))
     try:
         prove_sample(features, contract.features, sample, row_wise=row_wise)
@@ -292,6 +323,7 @@ def _prove(folder: Path, contract: Contract, features: Features, *, row_wise: bo
         raise BundleError(
             f"{contract.model}, bundle {folder.name}: {error.detail}", next=error.next, **{**error.facts, "bundle": folder.name}
         ) from error
+    return sample.rows
 
 
 def _read(path: Path) -> bytes:

@@ -14,7 +14,8 @@ VARIABLE = "MULLE_FAULT"
 def point(name: str) -> None:
     """Kill the own process with SIGKILL when ``MULLE_FAULT`` equals the name; otherwise do nothing.
 
-    SIGKILL, not an exception: nothing may be flushed, closed or handed over, as when the machine loses power.
+    SIGKILL, not an exception: nothing may be flushed, closed or handed over, as when the machine loses power. With
+    ``term:`` before the name it is SIGTERM, as when a service manager ends the process.
 
     Parameters
     ----------
@@ -25,5 +26,8 @@ def point(name: str) -> None:
     --------
     >>> point("before:search")
     """
-    if os.environ.get(VARIABLE) == name:
+    asked = os.environ.get(VARIABLE)
+    if asked == name:
         os.kill(os.getpid(), signal.SIGKILL)
+    elif asked == f"term:{name}":
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -25,11 +25,14 @@ from mulle.core.records.bundle import FeatureSpec
 __all__ = [
     "CELLS",
     "LISTED",
+    "add_parts",
     "build_reference",
+    "compared_cells",
     "count",
     "count_values",
     "jensen_shannon",
     "merge",
+    "merge_entries",
     "null_rate",
     "psi",
     "sampling_noise",
@@ -81,6 +84,33 @@ def build_reference(features: pl.DataFrame, specs: Sequence[FeatureSpec], target
     counted = count(features, shape)
     counted["prediction"] = count_values(target, shape["prediction"])
     return counted
+
+
+def add_parts(reference: Json, features: pl.DataFrame, target: pl.Series, by: str, parts: pl.Series) -> Json:
+    """Add to a reference what some of its rows alone look like: those of each weekday, say.
+
+    Parameters
+    ----------
+    reference : Json
+        What `build_reference` gave of these rows.
+    features, target
+        As there.
+    by : str
+        What the parts are called.
+    parts : polars.Series, shape (rows,)
+        The part of each row; rows with null are in none.
+
+    Returns
+    -------
+    Json
+        The reference with ``by`` and ``parts``: a set of histograms, by the same bins, for each part.
+    """
+    found = {}
+    for part in sorted(parts.drop_nulls().unique().to_list()):
+        rows = (parts == part).fill_null(False)
+        found[str(part)] = count(features.filter(rows), reference)
+        found[str(part)]["prediction"] = count_values(target.filter(rows), reference["prediction"])
+    return {**reference, "by": by, "parts": found}
 
 
 def count(features: pl.DataFrame, reference: Json) -> Json:
@@ -139,8 +169,8 @@ def merge(a: Json, b: Json) -> Json:
         raise DataError("histograms of different features cannot be added", next="count both against one reference")
     return {
         "rows": a["rows"] + b["rows"],
-        "features": {name: _added(entry, b["features"][name]) for name, entry in a["features"].items()},
-        "prediction": _added(a["prediction"], b["prediction"]),
+        "features": {name: merge_entries(entry, b["features"][name]) for name, entry in a["features"].items()},
+        "prediction": merge_entries(a["prediction"], b["prediction"]),
     }
 
 
@@ -224,7 +254,7 @@ def sampling_noise(expected: Json, actual: Json) -> float:
     >>> sampling_noise(a, a)
     0.02
     """
-    c, d = _cells(expected, actual)
+    c, d = compared_cells(expected, actual)
     n, m = float(c.sum()), float(d.sum())
     if n == 0 or m == 0:
         return 0.0
@@ -304,7 +334,8 @@ def _check_same(a: Json, b: Json) -> None:
         raise DataError("histograms with different bins cannot be put together", next="count both against one reference")
 
 
-def _added(a: Json, b: Json) -> Json:
+def merge_entries(a: Json, b: Json) -> Json:
+    """Add two entries with the same bins; see `merge`."""
     _check_same(a, b)
     both: Json = {**a, "nulls": a["nulls"] + b["nulls"], "rows": a["rows"] + b["rows"]}
     if a["kind"] == "category":
@@ -317,7 +348,14 @@ def _added(a: Json, b: Json) -> Json:
     return both
 
 
-def _cells(expected: Json, actual: Json) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def compared_cells(expected: Json, actual: Json) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give the rows of both entries by cell: a number's bins, or a category's most frequent values and the rest as one.
+
+    Raises
+    ------
+    DataError
+        When the bins differ.
+    """
     _check_same(expected, actual)
     if expected["kind"] == "number":
         return np.asarray(expected["counts"], dtype=np.float64), np.asarray(actual["counts"], dtype=np.float64)
@@ -330,7 +368,7 @@ def _cells(expected: Json, actual: Json) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def _shares(expected: Json, actual: Json) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    c, d = _cells(expected, actual)
+    c, d = compared_cells(expected, actual)
     n, m = c.sum(), d.sum()
     nothing = np.ones(1)
     if n == 0 or m == 0:

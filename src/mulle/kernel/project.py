@@ -14,9 +14,11 @@ from mulle.core.declare.features import Features
 from mulle.core.declare.project import Project, collect
 from mulle.core.errors import BundleError, ProjectError, UsageError
 
-__all__ = ["code_files", "git_commit", "hash_code", "load_features", "load_project"]
+__all__ = ["code_files", "git_commit", "hash_code", "load_features", "load_project", "release_of"]
 
 _SKIPPED = {".venv", "venv", ".git", ".mulle", "tests", "node_modules", "__pycache__", "build", "dist"}
+
+_LOCKS = ("requirements*.txt", "requirements*.lock", "uv.lock", "poetry.lock", "Pipfile.lock", "pylock*.toml")
 
 
 def load_project(folder: Path) -> Project:
@@ -90,6 +92,21 @@ def hash_code(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def release_of(folder: Path) -> str:
+    """Name what the project's code runs on: Mulle's version, and a hash of the lock files beside it, where there are any.
+
+    Examples
+    --------
+    >>> release_of(Path("nowhere")).startswith("mulle ")
+    True
+    """
+    from mulle import __version__
+
+    locks = sorted(p for pattern in _LOCKS for p in folder.glob(pattern))
+    digest = hashlib.sha256(b"\0".join(p.name.encode() + b"\0" + p.read_bytes() for p in locks)).hexdigest()[:8]
+    return f"mulle {__version__}" + (f", locks {digest}" if locks else "")
+
+
 def git_commit(folder: Path) -> str | None:
     """Return the commit checked out at `folder`, ``-dirty`` appended when files differ; None outside git."""
     try:
@@ -112,7 +129,7 @@ def _execute(path: Path, name: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a project that exits must not end who loads it
         sys.modules.pop(name, None)
         raise _located(error, path) from error
     finally:
@@ -129,7 +146,7 @@ def _forget_siblings(before: set[str], folder: Path) -> None:
             del sys.modules[name]
 
 
-def _located(error: Exception, path: Path) -> ProjectError:
+def _located(error: BaseException, path: Path) -> ProjectError:
     if isinstance(error, SyntaxError):
         file, line = error.filename or str(path), error.lineno or 0
     else:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
-from typing import NoReturn
+from operator import itemgetter
+from typing import Any, NoReturn
 
 import polars as pl
 
@@ -16,12 +17,12 @@ from mulle.core.records.bundle import InputField
 from mulle.kernel.bookkeeping import BOOKKEEPING
 from mulle.kernel.dtypes import INSTANT, dtype_of
 
-__all__ = ["cast_inputs", "frame_from_rows", "raw_inputs"]
+__all__ = ["cast_inputs", "columns_from_rows", "frame_from_columns", "frame_from_rows", "raw_inputs"]
 
 _WIRE = {"Int64": "INT64", "Float64": "FP64", "Boolean": "BOOL", "String": "BYTES", "Datetime(us, UTC)": "TIME"}
 _LARGEST = 2**63
 _EXACT = 2**53
-_EPOCH_DAY = EPOCH.toordinal()
+_EPOCH_PLAIN = EPOCH.replace(tzinfo=None)
 
 
 def raw_inputs(
@@ -124,27 +125,66 @@ def frame_from_rows(
     >>> frame_from_rows([{"x": 1}], (field,), model="m@1", time=None, now=EPOCH)["x"].to_list()
     [1.0]
     """
+    return frame_from_columns(columns_from_rows(rows, inputs, model=model, time=time, now=now), inputs, len(rows))
+
+
+def frame_from_columns(columns: Mapping[str, list[Any]], inputs: tuple[InputField, ...], height: int) -> pl.DataFrame:
+    """Make the frame of what `columns_from_rows` gave."""
+    made = [_column(name, kind, columns[name]) for name, _, kind, _ in _plan(inputs).columns]
+    return pl.DataFrame(made) if made else pl.DataFrame(height=height)
+
+
+def columns_from_rows(
+    rows: Sequence[Mapping[str, object]], inputs: tuple[InputField, ...], *, model: str, time: str | None, now: datetime
+) -> dict[str, list[Any]]:
+    """Check a request's rows as `frame_from_rows` does, and give their values by column.
+
+    Returns
+    -------
+    dict
+        One list per input, in order; null is None, a time the microseconds since the epoch.
+
+    Raises
+    ------
+    ContractError
+        As `frame_from_rows`.
+
+    Examples
+    --------
+    >>> field = InputField(name="at", type="TIME", dtype="Datetime(us, UTC)", required=True)
+    >>> columns_from_rows([{"at": "1970-01-01T00:00:01Z"}], (field,), model="m@1", time="at", now=EPOCH)
+    {'at': [1000000]}
+    """
     plan = _plan(inputs)
-    known, required = plan.known, plan.required
+    columns: dict[str, list[Any]] = {}
+    for (name, dtype, _, convert), values in zip(plan.columns, _values(rows, plan, model), strict=True):
+        try:
+            column = convert(values)
+        except _Bad as bad:
+            shown = bad.shown or repr(values[bad.row])
+            said = f"{name} is {shown if len(shown) <= 80 else shown[:77] + '...'}, expected {bad.expected or dtype}"
+            _refuse(model, bad.row, name, said)
+        if name == time and None in column:
+            moment = _micros(now)
+            column = [moment if v is None else v for v in column]
+        columns[name] = column
+    return columns
+
+
+def _values(rows: Sequence[Mapping[str, object]], plan: _Plan, model: str) -> Sequence[Sequence[object]]:
+    if plan.pick is not None:
+        try:
+            # Who has as many fields as there are inputs, and each of these, has no other.
+            if set(map(len, rows)) == {len(plan.columns)}:
+                return list(zip(*map(plan.pick, rows), strict=True))
+        except (KeyError, TypeError, IndexError):
+            pass  # found below, with its place
     for index, row in enumerate(rows):
         if not isinstance(row, dict) and not isinstance(row, Mapping):
             _refuse(model, index, "", f"is a {type(row).__name__}, expected an object of fields")
-        if not (row.keys() <= known and required <= row.keys()):
+        if not (row.keys() <= plan.known and plan.required <= row.keys()):
             _refuse_names(model, index, row, plan)
-    columns = []
-    for name, dtype, kind, convert in plan.columns:
-        values = [row.get(name) for row in rows]
-        try:
-            series = convert(values)
-        except _Bad as bad:
-            shown = repr(values[bad.row])
-            said = f"{name} is {shown if len(shown) <= 80 else shown[:77] + '...'}, expected {bad.expected or dtype}"
-            _refuse(model, bad.row, name, said)
-        if name == time:
-            moment = _micros(now)
-            series = [moment if v is None else v for v in series]
-        columns.append(_column(name, kind, series, model))
-    return pl.DataFrame(columns) if columns else pl.DataFrame(height=len(rows))
+    return [[row.get(name) for row in rows] for name, *_ in plan.columns]
 
 
 Converter = Callable[[Sequence[object]], list[object]]
@@ -155,12 +195,13 @@ class _Plan:
     known: frozenset[str]
     required: frozenset[str]
     columns: tuple[tuple[str, str, pl.DataType, Converter], ...]
+    pick: Callable[[Mapping[str, object]], tuple[object, ...]] | None
 
 
 class _Bad(Exception):
-    def __init__(self, row: int, expected: str = "") -> None:
+    def __init__(self, row: int, expected: str = "", shown: str = "") -> None:
         super().__init__(row)
-        self.row, self.expected = row, expected
+        self.row, self.expected, self.shown = row, expected, shown
 
 
 @lru_cache(maxsize=256)
@@ -169,17 +210,12 @@ def _plan(inputs: tuple[InputField, ...]) -> _Plan:
         known=frozenset(f.name for f in inputs),
         required=frozenset(f.name for f in inputs if f.required),
         columns=tuple((f.name, f.dtype, dtype_of(f.dtype), _CONVERTERS[f.dtype]) for f in inputs),
+        pick=itemgetter(*(f.name for f in inputs)) if len(inputs) > 1 else None,
     )
 
 
-def _column(name: str, dtype: pl.DataType, values: list[object], model: str) -> pl.Series:
-    try:
-        if dtype is INSTANT:
-            return _series(name, values, _INT).cast(INSTANT)
-        return _series(name, values, dtype)
-    except UnicodeEncodeError:
-        row = next(i for i, v in enumerate(values) if isinstance(v, str) and not _encodes(v))
-        _refuse(model, row, name, f"{name} is text that is not valid Unicode, expected {dtype}")
+def _column(name: str, dtype: pl.DataType, values: list[Any]) -> pl.Series:
+    return _series(name, values, _INT).cast(INSTANT) if dtype is INSTANT else _series(name, values, dtype)
 
 
 _INT = pl.Int64()
@@ -195,14 +231,6 @@ def _series(name: str, values: list[object], dtype: pl.DataType) -> pl.Series:
         return pl.Series(name, values, dtype=dtype)
     series: pl.Series = _WRAPPED(make(name, values, False))
     return series
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _widened(text: str) -> str | None:
@@ -239,7 +267,7 @@ def _refuse_names(model: str, index: int, row: Mapping[str, object], plan: _Plan
     _refuse(model, index, missing, f"{missing} is missing and required")
 
 
-_ALL_FLOAT, _BOOL_OR_NONE, _TEXT_OR_NONE = {float}, {bool, type(None)}, {str, type(None)}
+_ALL_FLOAT, _ALL_WHOLE, _ALL_TEXT, _BOOL_OR_NONE, _TEXT_OR_NONE = {float}, {int}, {str}, {bool, type(None)}, {str, type(None)}
 
 
 def _floats(values: Sequence[object]) -> list[object]:
@@ -271,6 +299,10 @@ def _floats(values: Sequence[object]) -> list[object]:
 
 
 def _whole(values: Sequence[object]) -> list[object]:
+    if set(map(type, values)) == _ALL_WHOLE:
+        whole: Sequence[int] = values  # type: ignore[assignment]
+        if min(whole) >= -_LARGEST and max(whole) < _LARGEST:
+            return list(whole)
     out: list[object] = []
     for i, v in enumerate(values):
         number = v
@@ -296,20 +328,23 @@ def _whole(values: Sequence[object]) -> list[object]:
 
 
 def _booleans(values: Sequence[object]) -> list[object]:
-    if set(map(type, values)) <= _BOOL_OR_NONE:
-        return list(values)
-    for i, v in enumerate(values):
-        if v is not None and type(v) is not bool:
-            raise _Bad(i)
+    if not set(map(type, values)) <= _BOOL_OR_NONE:
+        raise _Bad(next(i for i, v in enumerate(values) if v is not None and type(v) is not bool))
     return list(values)
 
 
 def _texts(values: Sequence[object]) -> list[object]:
-    if set(map(type, values)) <= _TEXT_OR_NONE:
+    kinds = set(map(type, values))
+    if kinds == _ALL_TEXT and "".join(values).isascii():  # type: ignore[arg-type]
         return list(values)
+    if not kinds <= _TEXT_OR_NONE:
+        raise _Bad(next(i for i, v in enumerate(values) if v is not None and type(v) is not str))
     for i, v in enumerate(values):
-        if v is not None and type(v) is not str:
-            raise _Bad(i)
+        if v is not None and not v.isascii():  # type: ignore[attr-defined]
+            try:
+                v.encode()  # type: ignore[attr-defined]
+            except UnicodeEncodeError:
+                raise _Bad(i, shown="text that is not valid Unicode") from None
     return list(values)
 
 
@@ -319,10 +354,10 @@ def _times(values: Sequence[object]) -> list[object]:
         try:
             if v is None:
                 out.append(None)
-            elif isinstance(v, datetime):
-                out.append(_micros(v))
             elif isinstance(v, str):
                 out.append(_micros(datetime.fromisoformat(v)))
+            elif isinstance(v, datetime):
+                out.append(_micros(v))
             else:
                 raise _Bad(i, "a time such as 2013-03-01T12:00:00Z")
         except (ValueError, OverflowError):
@@ -332,12 +367,8 @@ def _times(values: Sequence[object]) -> list[object]:
 
 def _micros(moment: datetime) -> int:
     # Whole-number arithmetic: timestamp() would lose microseconds to float rounding.
-    offset = moment.utcoffset() if moment.tzinfo is not UTC else None
-    seconds = (moment.toordinal() - _EPOCH_DAY) * 86400 + moment.hour * 3600 + moment.minute * 60 + moment.second
-    micros = seconds * 1_000_000 + moment.microsecond
-    if offset is None:
-        return micros
-    return micros - ((offset.days * 86400 + offset.seconds) * 1_000_000 + offset.microseconds)
+    since = moment - (EPOCH if moment.tzinfo is not None else _EPOCH_PLAIN)
+    return (since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 _CONVERTERS: dict[str, Converter] = {

@@ -97,7 +97,13 @@ def _stores(open_parts: Callable[[], Parts]) -> list[Json]:
         _tried("database", lambda: f"{len(parts.metadata.models.names())} models registered", "check the setting `database`"),
         _tried("lake", lambda: _predictions(parts), "check the setting `lake`"),
         _tried("tracking", lambda: f"at {parts.tracking().address()}", "check the setting `tracking`"),
+        *([_tried("alerts", lambda: _receivers(parts), "check the setting `alerts`")] if parts.settings.alerts else []),
     ]
+
+
+def _receivers(parts: Parts) -> str:
+    names = ", ".join(receiver.name for receiver in parts.receivers())
+    return f"{names} are told; `mulle alerts test` tries them; {parts.metadata.outbox.count()} events wait to be told"
 
 
 def _predictions(parts: Parts) -> str:

@@ -8,20 +8,32 @@ import numpy as np
 import orjson
 import polars as pl
 
-from mulle.core.declare.fleet import key_of
+from mulle.core.declare.fleet import fleet_of, key_of
 from mulle.core.declare.model import Model
-from mulle.core.errors import NotFound
+from mulle.core.errors import ContractError, NotFound
 from mulle.core.ports.lake import Lake
 from mulle.core.records.bundle import Contract
-from mulle.core.records.prediction import LABELS, PREDICTIONS
+from mulle.core.records.prediction import ASIDE, LABELS, PREDICTIONS
 from mulle.kernel.metrics import losses
-from mulle.lifecycle.monitoring.outcomes import with_outcomes
+from mulle.lifecycle.monitoring.decode import tally
+from mulle.lifecycle.monitoring.outcomes import answered, with_outcomes
 
-__all__ = ["labels_between", "paired", "paired_losses", "predictions_between"]
+__all__ = [
+    "answered_times", "answered_with_truth", "labels_between", "paired", "predictions_between", "refused_fields", "rows_of",
+    "shares_of", "truth_of",
+]  # fmt: skip
 
 
-def predictions_between(lake: Lake, model: str, start: datetime, end: datetime, *, members: bool = False) -> pl.DataFrame:
-    """Read a model's logged predictions by row time, shadow scores included; of a fleet, those of its members too.
+_PAIRS = pl.Schema(
+    [("cluster", pl.String), ("time", pl.Datetime("us", "UTC")), ("champion", pl.Float64), ("challenger", pl.Float64)]
+)
+
+
+def predictions_between(
+    lake: Lake, model: str, start: datetime, end: datetime, *, members: bool = False, refused: bool = False
+) -> pl.DataFrame:
+    """Read a model's logged predictions by row time, shadow scores included, and what was `refused` where it is asked for; of
+    a fleet, those of its members too.
 
     Returns
     -------
@@ -29,7 +41,25 @@ def predictions_between(lake: Lake, model: str, start: datetime, end: datetime, 
         Empty, without columns, when nothing was logged yet.
     """
     rows = _between(lake, PREDICTIONS, model, "time", start, end, members)
-    return rows.filter(pl.col("route") != "refused") if rows.width else rows
+    return rows.filter(pl.col("route") != "refused") if rows.width and not refused else rows
+
+
+def answered_times(lake: Lake, model: str, start: datetime, end: datetime, *, members: bool = False) -> pl.Series:
+    """Give the row times of what the deployment's routes answered in a span."""
+    try:
+        rows = lake.scan(PREDICTIONS)
+    except NotFound:
+        return pl.Series("time", [], dtype=pl.Datetime("us", "UTC"))
+    mine = _of_span(rows, PREDICTIONS, model, "time", start, end, members).filter(~pl.col("route").is_in(ASIDE))
+    return mine.select("id", "time").unique("id").collect()["time"]
+
+
+def refused_fields(lake: Lake, model: str, start: datetime, end: datetime) -> dict[str, int]:
+    """Count the rows that were refused in a span by the field that broke the contract, where the log names it."""
+    rows = predictions_between(lake, model, start, end, refused=True)
+    if not rows.width:
+        return {}
+    return tally(rows.filter((pl.col("route") == "refused") & (pl.col("error") == ContractError.slug))["unseen"])
 
 
 def labels_between(lake: Lake, model: str, start: datetime, end: datetime, *, members: bool = False) -> pl.DataFrame:
@@ -40,26 +70,22 @@ def labels_between(lake: Lake, model: str, start: datetime, end: datetime, *, me
     return _between(lake, LABELS, model, "known_at", start, end, members)
 
 
-def paired_losses(
-    lake: Lake, model: Model, contract: Contract, *, champion: int, challenger: int, start: datetime, now: datetime
+def paired(
+    scored: pl.DataFrame, known: pl.DataFrame, model: Model, contract: Contract, *, champion: int, challenger: int, now: datetime
 ) -> pl.DataFrame:
     """Return the losses of champion and challenger on the rows that both scored and that have labels by now.
+
+    Parameters
+    ----------
+    scored, known : DataFrame
+        Rows of the log and labels, as `predictions_between` and `labels_between` give them.
 
     Returns
     -------
     DataFrame
-        ``cluster`` (key text), ``champion`` and ``challenger`` (float64 losses); one row per row scored.
+        ``cluster`` (key text), ``time``, ``champion`` and ``challenger`` (float64 losses); one row per row scored by both.
     """
-    scored = predictions_between(lake, model.name, start, now + timedelta(microseconds=1))
-    known = labels_between(lake, model.name, start, now + timedelta(microseconds=1))
-    return paired(scored, known, model, contract, champion=champion, challenger=challenger, now=now)
-
-
-def paired(
-    scored: pl.DataFrame, known: pl.DataFrame, model: Model, contract: Contract, *, champion: int, challenger: int, now: datetime
-) -> pl.DataFrame:
-    """Pair what was read already; see `paired_losses`."""
-    empty = pl.DataFrame(schema={"cluster": pl.String, "champion": pl.Float64, "challenger": pl.Float64})
+    empty = pl.DataFrame(schema=_PAIRS)
     if scored.is_empty() or known.is_empty():
         return empty
     rows = with_outcomes(scored, known, now).filter("labelled")
@@ -67,13 +93,13 @@ def paired(
     pairs = a.join(b, on="request", suffix="_b").sort("time", "request")
     if pairs.is_empty():
         return empty
-    truth = _truth(pairs["truth"], model)
+    truth = truth_of(pairs["truth"], model)
     sides = {}
     for name, suffix in (("champion", ""), ("challenger", "_b")):
-        shares = _shares(pairs["probabilities" + suffix], contract)
-        sides[name] = losses(model.task, truth, _truth(pairs["value" + suffix], model), shares, contract.classes)
+        shares = shares_of(pairs["probabilities" + suffix], contract)
+        sides[name] = losses(model.task, truth, truth_of(pairs["value" + suffix], model), shares, contract.classes)
     cluster = pairs["key_text"].fill_null(pairs["request"])
-    return pl.DataFrame({"cluster": cluster, **sides})
+    return pl.DataFrame({"cluster": cluster, "time": pairs["time"], **sides})
 
 
 def rows_of(model: str) -> pl.Expr:
@@ -82,13 +108,31 @@ def rows_of(model: str) -> pl.Expr:
     return own if key_of(model) else own | pl.col("model").str.starts_with(f"{model}/")
 
 
-def _truth(values: pl.Series, model: Model) -> np.ndarray:
+def answered_with_truth(lake: Lake, model: str, version: int, start: datetime, now: datetime) -> pl.DataFrame:
+    """Read what a version answered as the deployment's routes wanted, of rows after `start`, with the truth known by `now`.
+
+    Returns
+    -------
+    DataFrame
+        Rows of the log with ``truth`` (text), the last of each row; empty when there is none.
+    """
+    scored = predictions_between(lake, model, start + timedelta(microseconds=1), now)
+    known = labels_between(lake, fleet_of(model), start, now + timedelta(microseconds=1), members=True)
+    if scored.is_empty() or known.is_empty():
+        return pl.DataFrame()
+    mine = answered(scored).filter(pl.col("version") == version).unique("request", keep="last", maintain_order=True)
+    return with_outcomes(mine, known, now).filter("labelled")
+
+
+def truth_of(values: pl.Series, model: Model) -> np.ndarray:
+    """Give answers or labels of the log as a task's metrics take them: float64, or classes as text."""
     if model.task == "regression":
         return values.cast(pl.Float64, strict=False).to_numpy()
     return values.cast(pl.String).to_numpy()
 
 
-def _shares(texts: pl.Series, contract: Contract) -> np.ndarray | None:
+def shares_of(texts: pl.Series, contract: Contract) -> np.ndarray | None:
+    """Give logged probabilities as an array of shape (n, classes), in the contract's order; None for regression."""
     if contract.task == "regression":
         return None
     decoded = [orjson.loads(t) if t else {} for t in texts.to_list()]
@@ -96,18 +140,23 @@ def _shares(texts: pl.Series, contract: Contract) -> np.ndarray | None:
 
 
 def _between(lake: Lake, table: str, model: str, column: str, start: datetime, end: datetime, members: bool) -> pl.DataFrame:
+    try:
+        rows = _of_span(lake.scan(table), table, model, column, start, end, members)
+    except NotFound:
+        return pl.DataFrame()
+    # Several connections log in no fixed order; sums over rows must not depend on it.
+    return rows.collect().sort(column, "id")
+
+
+def _of_span(
+    rows: pl.LazyFrame, table: str, model: str, column: str, start: datetime, end: datetime, members: bool
+) -> pl.LazyFrame:
     mine = rows_of(model) if members else pl.col("model") == model
     mine = mine | (pl.col("model") == "") if table == LABELS else mine
     first, last = start.strftime("%Y-%m-%d"), end.strftime("%Y-%m-%d")
-    try:
-        rows = lake.scan(table)
-    except NotFound:
-        return pl.DataFrame()
-    rows = rows.filter(
+    return rows.filter(
         pl.col("day").is_between(pl.lit(first), pl.lit(last)),
         mine,
         pl.col(column) >= start,
         pl.col(column) < end,
     )
-    # Several connections log in no fixed order; sums over rows must not depend on it.
-    return rows.collect().sort(column, "id")

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from mulle.core.declare.fleet import key_of
 from mulle.core.declare.model import Model
-from mulle.core.declare.rollout import Immediate
+from mulle.core.declare.rollout import immediate
 from mulle.core.errors import Deadline, MulleError, Refused, Unavailable
 from mulle.core.hashing import derived_id
 from mulle.core.records.base import Cause, Json, from_json, to_json
@@ -25,9 +25,9 @@ from mulle.core.records.model import ModelVersion, Parity
 from mulle.core.records.run import OUTCOMES, GateResult, Member, Run
 from mulle.kernel.bundle import read_contract
 from mulle.kernel.faults import point
-from mulle.lifecycle.rollout.plan import start_canary
+from mulle.lifecycle.rollout.plan import start_release
 from mulle.loop.compute.members import done_file
-from mulle.loop.operate import ONLY, champion
+from mulle.loop.operate import ONLY, champion, pausing
 from mulle.loop.parts import Parts
 from mulle.loop.route import publish_routes
 
@@ -237,16 +237,18 @@ class Fleet:
         deployments, run = self.parts.metadata.deployments, self.run
         last = deployments.latest(1, list(versions))
         now = self.serves_from if self.replay else self.parts.clock.now()
-        rollout = Immediate() if run.options.get("rollout") == "immediate" else self.model.rollout
+        rollout = immediate() if run.options.get("rollout") == "immediate" else self.model.rollout
+        if pausing(self.parts, self.model.name):
+            return
         begun = []
         for name, version in versions.items():
             before = last[name][-1] if name in last else None
-            if before is not None and any(cause.id == run.id for cause in before.causes):
+            if before is not None and (before.paused or any(cause.id == run.id for cause in before.causes)):
                 continue
             causes = (Cause(type="run", id=run.id, why=f"registered as {name}@{version}"), *run.causes)
             member = self.model.member(key_of(name))
             begun.append(
-                start_canary(rollout, before, version, model=member, now=now, effective_at=now, by="loop", causes=causes)
+                start_release(rollout, before, version, model=member, now=now, effective_at=now, by="loop", causes=causes)
             )
         deployments.add_many(begun)
 

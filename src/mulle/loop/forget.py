@@ -24,6 +24,7 @@ from mulle.lifecycle.data.version import read_version
 from mulle.lifecycle.features.materialise import forget as forget_entries
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
+from mulle.loop.backup import known_backups
 from mulle.loop.ingest import last_version, publishing
 from mulle.loop.online import deployed_features, feeding, published_tables, specs_of
 from mulle.loop.parts import Parts
@@ -80,7 +81,8 @@ def forget(parts: Parts, name: str, given: Sequence[str | Mapping[str, Any]], *,
     """Remove rows by key: table and its past, batches that wait or failed, samples, log, labels, online store, scratch.
 
     A process that dies on the way has recorded nothing; doing it again finishes the work. Bundles hold no rows: their
-    samples are made of shuffled columns without keys. Copies that other projects made of a shared dataset are theirs to
+    samples are made of shuffled columns without keys. Backups are not opened: the record names them.
+    Copies that other projects made of a shared dataset are theirs to
     erase, and a source that still holds the rows brings them again.
 
     Raises
@@ -121,6 +123,7 @@ def forget(parts: Parts, name: str, given: Sequence[str | Mapping[str, Any]], *,
         removed=removed,
         by=by,
         lost=_lost(parts, version),
+        backups=tuple(str(kept["file"]) for kept in known_backups(parts.settings.home)),
     )
     parts.metadata.datasets.add_erasure(record)
     refresh_share(parts, name)

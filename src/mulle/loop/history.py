@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from mulle.core.ports.source import Batch, SourceReader
 from mulle.core.records.base import Json
 from mulle.kernel.dtypes import schema_text
 from mulle.kernel.rows import cast_inputs, raw_inputs
+from mulle.lifecycle.data.typed import typed
 from mulle.loop.ingest import needed
 from mulle.loop.parts import Parts
 from mulle.loop.traffic import Event
@@ -76,6 +78,13 @@ class Past:
     positions: dict[str, Json]
     model: Model
 
+    def fingerprint(self) -> str:
+        """Tell one past from another: a hash of every row, in order."""
+        digest = hashlib.sha256()
+        for name, frame in sorted(self.frames.items()):
+            digest.update(f"{name} {frame.schema}".encode() + frame.hash_rows(seed=0).to_numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     def reader(self, parts: Parts, dataset: Dataset) -> Arriving:
         """Give a dataset's rows as they became known."""
         rows, available = self.frames[dataset.name], dataset.available
@@ -117,7 +126,9 @@ class Past:
             pl.col(dataset.available).is_between(start, end, closed="left"), pl.col(dataset.time) >= since
         ).sort(dataset.available, *dataset.key)
         hours = (rows[dataset.available].dt.epoch("us") // _HOUR).to_list()
-        stamps = rows.select(pl.col(dataset.time, dataset.available).dt.to_string(_STAMP)).rows()
+        # Of one column where an outcome is known at the row's own time.
+        moments = (pl.col(c).dt.to_string(_STAMP).alias(n) for n, c in (("time", dataset.time), ("known", dataset.available)))
+        stamps = rows.select(moments).rows()
         keys, values = rows.select(dataset.key).to_dicts(), rows[target].to_list()
         buckets: dict[int, list[Json]] = {}
         for hour, (time, known), key, value in zip(hours, stamps, keys, values, strict=True):
@@ -155,12 +166,18 @@ def read_past(parts: Parts, model: Model) -> Past:
     Raises
     ------
     DeclarationError
-        When the model's dataset declares no time: there is no history to play.
+        When the model's dataset declares no time, so that there is no history to play, or no key to tell outcomes by.
     """
     if model.features.dataset.time is None:
         raise DeclarationError(
             f"{model.name}: dataset {model.features.dataset.name} declares no time, so it has no history to replay",
             next="declare time= (and known_at=)",
+            model=model.name,
+        )
+    if not model.features.dataset.key:
+        raise DeclarationError(
+            f"{model.name}: dataset {model.features.dataset.name} declares no key, so no outcome can be told of an answer",
+            next="declare key=, such as a row's number",
             model=model.name,
         )
     frames, positions = {}, {}
@@ -170,8 +187,29 @@ def read_past(parts: Parts, model: Model) -> Past:
             raise DeclarationError(
                 f"dataset {dataset.name}: its source has no rows", next="look at its path", dataset=dataset.name
             )
-        frames[dataset.name], positions[dataset.name] = batch.frame(), batch.positions
+        rows = _with_labels(parts, dataset, typed(batch.frame(), dataset, {}))
+        frames[dataset.name], positions[dataset.name] = rows, batch.positions
     return Past(frames=frames, positions=positions, model=model)
+
+
+def _with_labels(parts: Parts, dataset: Dataset, rows: pl.DataFrame) -> pl.DataFrame:
+    """Give rows the outcomes that the dataset's labels bring, with the moment at which each became known."""
+    reader = parts.labels(dataset)
+    batch = None if reader is None else reader.read({})
+    if batch is None:
+        return rows
+    told, known = batch.frame(), dataset.known_at
+    if known is None or known not in told.columns:
+        raise DeclarationError(
+            f"dataset {dataset.name}: its labels do not say when they became known, so they cannot be replayed",
+            next="declare known_at=, and give the labels that column",
+            dataset=dataset.name,
+        )
+    on = [c for c in dataset.identity if c in told.columns]
+    brought = [c for c in (*dataset.outcome, known) if c in told.columns]
+    labels = typed(told, dataset, {}).select(*on, *brought).unique(on, keep="last", maintain_order=True)
+    joined = rows.join(labels, on=on, how="left", suffix="__told", maintain_order="left")
+    return joined.select(pl.coalesce(f"{c}__told", c).alias(c) if c in brought else pl.col(c) for c in rows.columns)
 
 
 def micros(moment: datetime) -> int:

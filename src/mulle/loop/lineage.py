@@ -22,13 +22,14 @@ from mulle.kernel.encode import encode
 from mulle.kernel.project import load_features
 from mulle.kernel.reads import columns_read
 from mulle.kernel.worker import Worker
-from mulle.lifecycle.monitoring.drift import decode_features
+from mulle.lifecycle.monitoring.decode import decode_features
 from mulle.lifecycle.serving.explain import explained_members
 from mulle.lifecycle.serving.log import log_folder
 from mulle.lifecycle.serving.undrained import undrained
 from mulle.loop.evidence import rows_of
 from mulle.loop.parts import Parts
-from mulle.loop.views import alert_view, deployment_view, run_view, version_view, window_view
+from mulle.loop.views import alert_view, deployment_view, run_view, version_view
+from mulle.loop.windows import window_view
 
 __all__ = ["explain_view"]
 

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from mulle.core.clock import duration
 from mulle.core.errors import MulleError
 from mulle.core.records.base import Cause
+from mulle.core.records.deployment import STAGING
 from mulle.core.records.prediction import LABELS, PREDICTIONS
 from mulle.core.records.run import Run, run_stages
 from mulle.kernel.project import hash_code, load_project
@@ -18,15 +19,17 @@ from mulle.lifecycle.data.version import table_name
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
 from mulle.loop.batch.schedule import Schedule
+from mulle.loop.declared import note_broken, note_good
 from mulle.loop.engine import Engine
 from mulle.loop.ingest import all_datasets, ingest, needed
 from mulle.loop.online import refresh_online
-from mulle.loop.operate import start_wanted
+from mulle.loop.operate import enqueue, snapshot_code, start_wanted
 from mulle.loop.outcomes import label_from_datasets
 from mulle.loop.parts import Parts
 from mulle.loop.route import publish_routes
 from mulle.loop.runner import open_engine
 from mulle.loop.server import InferenceServer
+from mulle.loop.telling import Teller
 from mulle.loop.tick import tick
 
 __all__ = ["Live", "up"]
@@ -48,7 +51,7 @@ def up(parts: Parts, control: Control) -> None:
     Conflict
         When an engine runs on this home; names its pid.
     """
-    with open_engine(parts) as engine:
+    with open_engine(parts, leads=True) as engine:
         live = Live(parts, engine)
         live.start()
         try:
@@ -81,9 +84,12 @@ class Live:
         self._tidied = parts.clock.now()
         self._looked: dict[str, tuple[int, datetime]] = {}
         self._batches = Schedule()
+        self._teller = Teller(parts.metadata.outbox, parts.receivers, parts.clock, parts.settings.alerts_digest)
 
     def start(self) -> None:
         """Start the inference server and the ticks."""
+        note_good(self.parts.settings.home)
+        snapshot_code(self.parts)
         self._server.start()
         self._thread.start()
 
@@ -91,6 +97,7 @@ class Live:
         """Stop ticking, let the server finish what it took, and drain the log once more."""
         self._stopping.set()
         self._thread.join(timeout=60)
+        self._teller.stop()
         self._server.stop()
         drain(log_folder(self.parts.settings.home), self.parts.lake, now=self.parts.clock.now())
 
@@ -109,14 +116,15 @@ class Live:
             drain=lambda: drain(folder, self.parts.lake, now=now),
             busy=frozenset(r.model for r in running),
         )
+        drain(log_folder(self.parts.settings.home / STAGING), self.parts.lake, now=now, environment=STAGING)
         for kind, model, text in seen.happenings:
-            log.info("%s %s: %s", kind, model, text)
+            log.info("%s %s: %s", kind, model, text, extra={"model": model})
         for model, cause in seen.wanted:
-            log.info("run %s: %s", model, cause.why)
+            log.info("run %s: %s", model, cause.why, extra={"model": model})
         for started in start_wanted(self.parts, seen.wanted):
-            self._submit(started.id)
+            self._submit(started)
         for run in running:
-            self._submit(run.id)
+            self._submit(run)
         self._batches.look(self.parts)
         if now - self._tidied >= _TIDIED:
             self._tidied = now
@@ -164,22 +172,37 @@ class Live:
             except Exception:
                 # One bad look must not end the loop; the next one may succeed.
                 log.exception("tick failed")
+            self._teller.look()
             self._stopping.wait(pause)
 
-    def _submit(self, run: str) -> None:
-        if run not in self._submitted:
-            self._submitted.add(run)
-            self._engine.submit(run)
+    def _submit(self, run: Run) -> None:
+        # Queued when it was recorded; unless its process died between the two.
+        if run.id not in self._submitted:
+            self._submitted.add(run.id)
+            enqueue(self.parts, run)
 
     def _reload(self) -> None:
-        folder = self.parts.settings.project
+        folder, home = self.parts.settings.project, self.parts.settings.home
         code = hash_code(folder)
-        if code in (self.parts.project.code, self._refused):
+        if code == self._refused:
+            return
+        if code == self.parts.project.code:
+            if self._refused:
+                self._refused = ""
+                note_good(home)
+                log.info("project.py is again the one in force")
             return
         try:
-            self.parts = replace(self.parts, project=load_project(folder))
-            # What is logged is said in the project, and told to serving with the routes.
-            publish_routes(self.parts)
+            parts = replace(self.parts, project=load_project(folder))
         except MulleError as error:
             self._refused = code
-            log.error("project.py is broken, the last good declaration goes on: %s", error.detail)
+            note_broken(home, error, self.parts.clock.now())
+            log.error("project.py is broken, the last good declaration goes on: %s; %s", error.detail, error.next)
+            return
+        # A run that begins when the files have changed once more still finds the code that was loaded here.
+        snapshot_code(parts)
+        # What is logged is said in the project, and told to serving with the routes.
+        publish_routes(parts)
+        self.parts, self._refused = parts, ""
+        note_good(home)
+        log.info("project.py has changed and is in force")

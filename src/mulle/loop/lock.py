@@ -1,4 +1,4 @@
-"""The lock that keeps one engine per home: two would each take the other's running step for a dead one's."""
+"""Locks that a process holds as long as it lives: one engine, one loop, one clean-up at a time on a home."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ class Lock:
             os.close(descriptor)
 
 
-def hold(path: Path) -> Lock:
+def hold(path: Path, who: str = "an engine") -> Lock:
     """Take the lock of a home and record the own process id in it.
 
     Parameters
     ----------
     path : Path
         The lock file; made, with its folders, when absent.
+    who : str
+        What holds it, in words.
 
     Returns
     -------
@@ -43,7 +45,7 @@ def hold(path: Path) -> Lock:
     Raises
     ------
     Conflict
-        When another engine holds it; fact ``pid`` names its process.
+        When another process holds it; fact ``pid`` names its process.
 
     Examples
     --------
@@ -62,7 +64,7 @@ def hold(path: Path) -> Lock:
         pid = _read(descriptor)
         os.close(descriptor)
         raise Conflict(
-            f"an engine already runs on {path.parent}, pid {pid or 'not yet known'}",
+            f"{who} already runs on {path.parent}, pid {pid or 'not yet known'}",
             next="stop it, or use another --home",
             pid=pid,
             home=str(path.parent),

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from mulle.core.declare.fleet import fleet_of, key_of
 from mulle.core.errors import NotFound
 from mulle.core.records.base import Json, to_json
-from mulle.core.records.deployment import champion_of
+from mulle.core.records.deployment import challenger_of, champion_of
 from mulle.core.records.run import OUTCOMES, Member
-from mulle.lifecycle.rollout.plan import canary_of
 from mulle.loop.parts import Parts
 
 __all__ = ["fleet_view", "members_view", "run_members_view", "summed"]
@@ -34,7 +33,9 @@ def fleet_view(parts: Parts, fleet: str) -> Json | None:
     last = parts.metadata.runs.last_members(fleet)
     if (declared is None or declared.each is None) and not last:
         return None
-    canaries = [name for name in parts.metadata.deployments.canaries() if fleet_of(name) == fleet and key_of(name)]
+    deployments = parts.metadata.deployments
+    beside = [name for name in deployments.canaries() if fleet_of(name) == fleet and key_of(name)]
+    canaries = [name for name, found in deployments.latest(1, beside).items() if challenger_of(found[-1])]
     column = declared.each.column if declared is not None and declared.each is not None else None
     return {"column": column, "canaries": canaries, **summed(last)}
 
@@ -98,7 +99,7 @@ def members_view(parts: Parts, fleet: str, *, limit: int = 50, after: str | None
     items = []
     for member in page:
         last = latest[member.model][-1] if member.model in latest else None
-        canary = canary_of(last)
+        canary = challenger_of(last)
         items.append({**_item(member), "champion": champion_of(last), "canary": canary.version if canary else None})
     return {"items": items, "next": page[-1].model if start + limit < len(ranked) else None, "members": len(ranked)}
 

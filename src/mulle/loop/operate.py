@@ -1,34 +1,39 @@
-"""What a person or the loop asks for: start a run, deploy, promote, roll back. Each is a record with its cause."""
+"""What a person or the loop asks for: a run, a deployment, a promotion, a rollback, a pause. Each is a record with its cause."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from mulle.core.declare.fleet import fleet_of, key_of
 from mulle.core.declare.model import Model
+from mulle.core.declare.rollout import IMMEDIATE
 from mulle.core.errors import Conflict, NotFound, Refused
 from mulle.core.hashing import derived_id, new_id
 from mulle.core.records.base import Cause, Json
-from mulle.core.records.deployment import Deployment, champion_of, current
+from mulle.core.records.deployment import PRODUCTION, STAGING, Deployment, challenger_of, champion_of, current
 from mulle.core.records.model import ModelVersion
 from mulle.core.records.run import Run, RunEvent
 from mulle.kernel.faults import point
-from mulle.kernel.project import code_files, git_commit
-from mulle.lifecycle.rollout.plan import canary_of, first_deployment, roll_back
-from mulle.lifecycle.rollout.plan import promote as promote_canary
+from mulle.kernel.project import code_files, git_commit, release_of
+from mulle.lifecycle.rollout.plan import canary_of, first_deployment, note, roll_back, start_release
+from mulle.lifecycle.rollout.plan import promote as promote_challenger
 from mulle.loop.parts import Parts
 from mulle.loop.route import project_aliases, publish_routes
 
 __all__ = [
-    "ONLY", "add_deployment", "add_deployments", "champion", "deploy", "promote", "rollback", "snapshot_code", "start_run",
-    "start_wanted", "version_of",
+    "ONLY", "TAKES", "add_deployment", "add_deployments", "champion", "deploy", "enqueue", "pause", "pausing", "promote",
+    "promote_staged", "record_run", "resume", "rollback", "snapshot_code", "start_run", "start_wanted", "version_of",
 ]  # fmt: skip
 
 ONLY = "members"
 """A run's option that names the keys of a fleet's members that it trains; the shared model is left as it is."""
+
+TAKES = "takes"
+"""A run's option that names another run, ``of``, and the ``stages`` whose results it takes over from it."""
 
 
 def start_run(
@@ -39,7 +44,7 @@ def start_run(
     options: Json | None = None,
     cutoff: datetime | None = None,
 ) -> Run:
-    """Record a new run; the engine is told separately.
+    """Record a new run and let it wait for a worker.
 
     Parameters
     ----------
@@ -75,12 +80,28 @@ def start_run(
         git=git_commit(parts.settings.project),
         seed=parts.settings.seed,
         options=told,
+        release=release_of(parts.settings.project),
     )
+    return record_run(parts, run)
+
+
+def record_run(parts: Parts, run: Run, more: Callable[[], None] = lambda: None) -> Run:
+    """Record a run and what else is known of it, then let it wait for a worker."""
+    now = run.created_at
     parts.metadata.runs.add(run)
     parts.metadata.runs.add_event(
         RunEvent(id=derived_id(now, run.id, "state", "queued"), run=run.id, at=now, kind="state", name="queued")
     )
+    more()
+    enqueue(parts, run)
     return run
+
+
+def enqueue(parts: Parts, run: Run) -> None:
+    """Let a recorded run wait for a worker: what a person asked for before what an alarm did, before the rest."""
+    first = run.causes[0].type if run.causes else ""
+    priority = {"person": 1, "api": 1, "alert": 2}.get(first, 3)
+    parts.metadata.queue.put(run.id, model=run.model, priority=priority, given=run.options.get(TAKES))
 
 
 def snapshot_code(parts: Parts) -> str:
@@ -118,7 +139,7 @@ def version_of(parts: Parts, model: str, version: int) -> ModelVersion:
     return record
 
 
-def deploy(parts: Parts, model: str, version: int, *, by: str) -> Deployment:
+def deploy(parts: Parts, model: str, version: int, *, by: str, environment: str = PRODUCTION) -> Deployment:
     """Give a version all traffic at once, by hand.
 
     Raises
@@ -129,36 +150,62 @@ def deploy(parts: Parts, model: str, version: int, *, by: str) -> Deployment:
         When it is the champion already.
     """
     version_of(parts, model, version)
-    history = parts.metadata.deployments.of(model)
+    last = _last(parts, model, environment)
     now = parts.clock.now()
-    last = history[-1] if history else None
     if champion_of(last) == version and last is not None and len(last.routes) == 1:
-        raise Refused(f"{model}@{version} is the champion already", next=f"see `mulle history {model}`", model=model)
+        where = "" if environment == PRODUCTION else f" of {environment}"
+        raise Refused(f"{model}@{version} is the champion{where} already", next=f"see `mulle history {model}`", model=model)
     causes = (Cause(type="person", id=by, why=f"{by} asked for {model}@{version}"),)
-    return add_deployment(
-        parts,
-        first_deployment(parts.project.model(model), version, now=now, by=by, causes=causes, champion=champion_of(last)),
-    )
+    declared = parts.project.model(model)
+    made = first_deployment(declared, version, now=now, by=by, causes=causes, before=last, environment=environment)
+    return add_deployment(parts, made)
 
 
 def promote(parts: Parts, model: str, *, by: str) -> Deployment:
-    """End a running canary by giving the challenger all traffic, by hand.
+    """End a running release by giving the challenger all traffic, by hand; or begin that of the version staging has.
 
     Raises
     ------
     Conflict
-        When no canary runs.
+        When no release is under way, and staging has nothing that production has not.
     """
-    history = parts.metadata.deployments.of(model)
-    last = history[-1] if history else None
-    if last is None or canary_of(last) is None:
-        raise Conflict(f"{model} has no canary to promote", next=f"`mulle deploy {model}@VERSION` deploys at once", model=model)
+    last = _last(parts, model)
     now = parts.clock.now()
-    causes = (Cause(type="person", id=by, why=f"{by} promoted the canary"),)
-    return add_deployment(parts, promote_canary(last, now=now, by=by, causes=causes))
+    if last is not None and challenger_of(last) is not None:
+        rollout = parts.project.model(model).rollout
+        what = "canary" if canary_of(last) else "shadow"
+        causes = (Cause(type="person", id=by, why=f"{by} promoted the {what}"),)
+        return add_deployment(parts, promote_challenger(last, now=now, by=by, causes=causes, watched=bool(rollout.watch)))
+    return promote_staged(parts, model, by=by)
 
 
-def rollback(parts: Parts, model: str, *, by: str, to: int | None = None, why: str = "") -> Deployment:
+def promote_staged(parts: Parts, model: str, *, by: str) -> Deployment:
+    """Begin in production, by the declared rollout, the release of the version that staging has.
+
+    Raises
+    ------
+    Conflict
+        When staging has none, or the champion of production itself.
+    """
+    last, staged = _last(parts, model), _last(parts, model, STAGING)
+    version = champion_of(staged)
+    if staged is None or version is None or version == champion_of(last):
+        said = "has no canary to promote" if version is None else f"has no canary to promote, and @{version} of staging already"
+        raise Conflict(f"{model} {said}", next=f"`mulle deploy {model}@VERSION` deploys at once", model=model)
+    declared, now = parts.project.model(model), parts.clock.now()
+    why = f"{by} promoted {model}@{version} from {STAGING}"
+    causes = (Cause(type="person", id=by, why=why), Cause(type="deployment", id=staged.id, why=f"it was in {STAGING}"))
+    # The person's word is what an approval waits for.
+    rollout = replace(declared.rollout, approval=declared.rollout.approval and declared.rollout.mode != IMMEDIATE)
+    return add_deployment(
+        parts,
+        start_release(rollout, last, version, model=declared, now=now, effective_at=now, by=by, causes=causes),
+    )
+
+
+def rollback(
+    parts: Parts, model: str, *, by: str, to: int | None = None, why: str = "", environment: str = PRODUCTION
+) -> Deployment:
     """Move the pointer back to the champion before this one (or to a named version).
 
     Raises
@@ -168,14 +215,72 @@ def rollback(parts: Parts, model: str, *, by: str, to: int | None = None, why: s
     NotFound
         When the model was never deployed.
     """
-    history = parts.metadata.deployments.of(model)
+    history = parts.metadata.deployments.of(model, environment)
     if not history:
-        raise NotFound(f"{model} was never deployed", next=f"`mulle deploy {model}@VERSION`", model=model)
+        raise _undeployed(model)
     if to is not None:
         version_of(parts, model, to)
     now = parts.clock.now()
     causes = (Cause(type="person", id=by, why=why or f"{by} rolled back"),)
     return add_deployment(parts, roll_back(history, now=now, by=by, causes=causes, to=to))
+
+
+def pause(parts: Parts, model: str, *, by: str, why: str = "") -> Deployment:
+    """Freeze a model's automation: the loop causes no run of it, and moves none of its pointers; of a fleet, its members' too.
+
+    It serves and logs as before, and its windows are judged and alerts opened.
+
+    Raises
+    ------
+    NotFound
+        When the model was never deployed: its automation begins with that.
+    Refused
+        When it is paused already.
+    """
+    return _frozen(parts, model, True, by=by, why=why or f"{by} paused it")
+
+
+def resume(parts: Parts, model: str, *, by: str, why: str = "") -> Deployment:
+    """Let a paused model's automation go on; a canary's step begins anew.
+
+    Raises
+    ------
+    NotFound
+        When the model was never deployed.
+    Refused
+        When it is not paused.
+    """
+    return _frozen(parts, model, False, by=by, why=why or f"{by} resumed it")
+
+
+def pausing(parts: Parts, model: str) -> Deployment | None:
+    """Return the deployment record that paused a model, or its fleet; None where the loop may act."""
+    for name in dict.fromkeys((model, fleet_of(model))):
+        history = parts.metadata.deployments.of(name)
+        if history and history[-1].paused:
+            return next(d for d in reversed(history) if d.action == "pause")
+    return None
+
+
+def _frozen(parts: Parts, model: str, paused: bool, *, by: str, why: str) -> Deployment:
+    last = _last(parts, model)
+    if last is None:
+        raise _undeployed(model)
+    if last.paused == paused:
+        said = "paused already" if paused else "not paused"
+        raise Refused(f"{model} is {said}", next=f"see `mulle history {model}`", model=model)
+    causes = (Cause(type="person", id=by, why=why),)
+    action = "pause" if paused else "resume"
+    return add_deployment(parts, note(last, action, now=parts.clock.now(), by=by, causes=causes, paused=paused))
+
+
+def _last(parts: Parts, model: str, environment: str = PRODUCTION) -> Deployment | None:
+    history = parts.metadata.deployments.of(model, environment)
+    return history[-1] if history else None
+
+
+def _undeployed(model: str) -> NotFound:
+    return NotFound(f"{model} was never deployed", next=f"`mulle deploy {model}@VERSION`", model=model)
 
 
 def add_deployment(parts: Parts, deployment: Deployment) -> Deployment:
@@ -185,11 +290,14 @@ def add_deployment(parts: Parts, deployment: Deployment) -> Deployment:
 
 
 def add_deployments(parts: Parts, deployments: Sequence[Deployment]) -> None:
-    """Append deployments of several models, then publish the routes once."""
+    """Append deployments of several models in one environment, then publish its routes once."""
     parts.metadata.deployments.add_many(deployments)
     point("during:deploy:recorded")
-    publish_routes(parts, deployments)
+    environment = deployments[0].environment
+    publish_routes(parts, deployments, environment=environment)
     point("during:deploy:routed")
+    if environment != PRODUCTION:
+        return
     for model in dict.fromkeys(deployment.model for deployment in deployments):
         if not key_of(model):  # members are not registered in MLflow one by one
             project_aliases(parts, model)

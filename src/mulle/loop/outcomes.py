@@ -91,7 +91,7 @@ def _labels(parts: Parts, model: Model, version: DatasetVersion, now: datetime) 
 
 def _answered(parts: Parts, model: Model, now: datetime) -> pl.DataFrame:
     """Read what was answered for this model or its members in the time that windows still look at."""
-    since = now - 2 * (model.monitor.delay + model.monitor.window)
+    since = now - 2 * (model.monitor.delay + model.monitor.longest)
     try:
         rows = parts.lake.scan(PREDICTIONS).filter(
             rows_of(model.name), ~pl.col("route").is_in(["shadow", "refused"]), pl.col("time") >= since

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -10,12 +10,15 @@ import polars as pl
 from mulle.core.clock import Clock
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.project import Project
+from mulle.core.ports.alerts import Receiver
 from mulle.core.ports.compute import Compute
-from mulle.core.ports.lake import Lake
+from mulle.core.ports.lake import Lake, Vacuum
 from mulle.core.ports.metadata import Metadata
 from mulle.core.ports.online import Online
 from mulle.core.ports.rowfiles import RowFiles
+from mulle.core.ports.rowtable import RowTable
 from mulle.core.ports.source import SourceReader
+from mulle.core.ports.traces import Traces
 from mulle.core.ports.tracking import Tracking
 from mulle.core.settings import Settings
 
@@ -36,6 +39,8 @@ class Parts:
         The declaration in force.
     metadata, lake, online : ports
         The stores.
+    vacuum : callable
+        Clears out the lake's superseded files.
     tracking, compute : callables
         Make the part at first use (both are slow to start).
     source, labels : callables
@@ -46,6 +51,12 @@ class Parts:
         Gives a reader that plays a frame back as it became available; takes the frame and that column.
     files : RowFiles
         Files that batch jobs read by spans.
+    table : callable
+        Opens a database's table that batch jobs write to, by ``URL#TABLE``.
+    receivers : callable
+        Makes those who are told of alerts (slow: the library behind them is large).
+    traces : Traces or None
+        Where the spans of runs go.
     """
 
     settings: Settings
@@ -53,6 +64,7 @@ class Parts:
     project: Project
     metadata: Metadata
     lake: Lake
+    vacuum: Vacuum
     online: Online
     tracking: Callable[[], Tracking]
     compute: Callable[[], Compute]
@@ -61,3 +73,6 @@ class Parts:
     opened: Callable[[str], tuple[Lake, str]]
     playback: Callable[[pl.DataFrame, str | None], SourceReader]
     files: RowFiles
+    table: Callable[[str], RowTable]
+    receivers: Callable[[], Sequence[Receiver]]
+    traces: Traces | None

@@ -23,6 +23,7 @@ from mulle.lifecycle.features.join import join_offline
 from mulle.loop.compute.work import features_hash
 from mulle.loop.ingest import all_datasets, beside
 from mulle.loop.parts import Parts
+from mulle.loop.views import paused_view
 
 __all__ = ["SAMPLE", "plan"]
 
@@ -86,10 +87,14 @@ def _plan_model(parts: Parts, model: Model, samples: dict[str, pl.DataFrame]) ->
             "action": "train and deploy the first version",
             "changes": [],
             "problem": problem,
+            "paused": None,
         }
     changes = _changes(parts, model, champion)
     action = "train a challenger" if changes else "nothing"
-    return {"model": model.name, "champion": champion, "action": action, "changes": changes, "problem": problem}
+    paused = paused_view(parts, model.name)
+    return {
+        "model": model.name, "champion": champion, "action": action, "changes": changes, "problem": problem, "paused": paused,
+    }  # fmt: skip
 
 
 def _prove(model: Model, samples: dict[str, pl.DataFrame]) -> str:

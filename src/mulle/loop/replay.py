@@ -7,10 +7,12 @@ holds from a declared lag later, so that requests keep flowing while the loop th
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from mulle.core.clock import ReplayClock, rfc3339
 from mulle.core.errors import Refused
@@ -25,10 +27,12 @@ from mulle.loop.ingest import ingest, needed
 from mulle.loop.online import refresh_online
 from mulle.loop.operate import start_run
 from mulle.loop.parts import Parts
+from mulle.loop.replay_policy import DECLARED, Policy, unhurried
 from mulle.loop.route import routes_written
 from mulle.loop.runner import open_engine
 from mulle.loop.score import summarise
 from mulle.loop.server import InferenceServer, free_port, inference_server
+from mulle.loop.steps import UNGATED
 from mulle.loop.tick import tick
 from mulle.loop.traffic import Event, Tally, Traffic
 
@@ -67,6 +71,8 @@ class ReplayOptions:
     score_from : datetime, optional
         The headline score covers rows from here; defaults to `start`.
     drills : tuple of Drill
+    policy : Policy
+        When the model is trained again; the parts' project holds what it changes of the declaration.
     """
 
     start: datetime
@@ -77,9 +83,10 @@ class ReplayOptions:
     ahead: timedelta = timedelta(days=7)
     score_from: datetime | None = None
     drills: tuple[Drill, ...] = ()
+    policy: Policy = DECLARED
 
 
-def replay(parts: Parts, name: str, options: ReplayOptions, said: Said) -> Json:
+def replay(parts: Parts, name: str, options: ReplayOptions, said: Said, past: Past | None = None) -> Json:
     """Play a model's past and give the account of it.
 
     Parameters
@@ -91,11 +98,14 @@ def replay(parts: Parts, name: str, options: ReplayOptions, said: Said) -> Json:
     options : ReplayOptions
     said : callable
         Told of progress.
+    past : Past, optional
+        What the sources hold, where it was read already.
 
     Returns
     -------
     dict
-        See `loop.score.summarise`; plus ``seconds``, ``requests``, ``failed_requests``, ``label_requests``.
+        See `loop.score.summarise`; plus ``seconds``, ``requests``, ``failed_requests``, ``label_requests``, ``compute_seconds``
+        (of the runs' steps, by the clock) and ``cpu_seconds`` (what the compute processes took for them).
 
     Raises
     ------
@@ -103,11 +113,12 @@ def replay(parts: Parts, name: str, options: ReplayOptions, said: Said) -> Json:
         When the home holds a history already, or the first model does not pass its own gates.
     """
     began = time.perf_counter()
+    parts = replace(parts, project=unhurried(parts.project, name))
     model = parts.project.model(name)
     home = parts.settings.home
     if parts.metadata.runs.list(name, limit=1):
         raise Refused(f"{home} holds a history already", next="name another home, or remove it", home=str(home))
-    past = read_past(parts, model)
+    past = replace(past, model=model) if past else read_past(parts, model)
     readers = {d.name: past.reader(parts, d) for d in needed(model)}
     with open_engine(parts, lag=options.lag + model.retrain.takes, replay=True, readers=readers) as engine:
         play = _Play(parts, engine, past, options, said)
@@ -125,6 +136,7 @@ def replay(parts: Parts, name: str, options: ReplayOptions, said: Said) -> Json:
         "label_requests": tally.labels,
         "connections": options.connections,
         "compute_seconds": round(sum(run["seconds"] for run in account["runs"]), 2),
+        "cpu_seconds": None if play.cpu is None else round(play.cpu, 2),
         **account,
     }
 
@@ -135,11 +147,13 @@ class _Play:
     def __init__(self, parts: Parts, engine: Engine, past: Past, options: ReplayOptions, said: Said) -> None:
         self._parts, self._engine, self._past, self._options, self._said = parts, engine, past, options, said
         self._model = past.model
-        self._loaded = options.start
+        self._loaded = self._trained = options.start
         self._drills = sorted(options.drills, key=lambda d: d.at)
         self._pending: tuple[Run, datetime] | None = None
         self._run_seconds = 4.0
         self._tally = Tally()
+        self.cpu: float | None = 0.0
+        self._used: float | None = None
 
     def first_model(self) -> int:
         """Train and deploy what will be frozen beside the loop; return its version."""
@@ -149,6 +163,7 @@ class _Play:
         )
         self._load(start, cause)
         self._tell("run", start, f"training the first {self._model.name} on what was known by then")
+        self._used = self._taken()
         run = start_run(parts, self._model.name, causes=(cause,), options={"rollout": "immediate", "first": True})
         self._engine.submit(run.id)
         reason = self._finish(run)
@@ -195,15 +210,25 @@ class _Play:
             self._tell(kind, now, text)
         server.wait_routes(routes_written(parts))
         wanted: list[tuple[Cause, Json]] = [(cause, {}) for model, cause in seen.wanted if model == self._model.name]
+        wanted += self._window_ended(now)
         for cause, extra in (*self._due_drills(now), *wanted):
             if self._pending is None:
                 self._begin(cause, extra, traffic)
+
+    def _window_ended(self, now: datetime) -> list[tuple[Cause, Json]]:
+        window = self._model.monitor.longest
+        if not self._options.policy.every_window or now - self._trained < window:
+            return []
+        self._trained = self._options.start + (now - self._options.start) // window * window
+        why = f"policy {self._options.policy.name}: a window of {window.total_seconds() / 86400:g} days ended"
+        return [(Cause(type="replay", id=self._options.policy.name, why=why), {"rollout": "immediate", UNGATED: True})]
 
     def _begin(self, cause: Cause, extra: Json, traffic: Traffic) -> None:
         now, options = self._parts.clock.now(), self._options
         run = start_run(self._parts, self._model.name, causes=(cause,), options=extra)
         ready = run.created_at + options.lag + self._model.retrain.takes
         self._pending = (run, ready)
+        self._used = self._taken()
         self._engine.submit(run.id)
         self._tell("run", now, f"run of {self._model.name}: {cause.why}")
         # The span until the version may serve is spread over about the time that a run takes: requests flow meanwhile.
@@ -228,11 +253,21 @@ class _Play:
         began = time.perf_counter()
         state = self._engine.wait(run.id)
         self._run_seconds = max(0.5, time.perf_counter() - began)
+        used = self._taken()
+        self.cpu = None if used is None or self.cpu is None or self._used is None else self.cpu + max(0.0, used - self._used)
         events = self._parts.metadata.runs.events(run.id)
         reason = "; ".join(str(e.detail["reason"]) for e in events if e.detail.get("reason"))
         if state == "failed":
             raise Refused(f"run {run.id} failed: {reason}", next=f"see `mulle runs show {run.id}`", run=run.id)
         return reason
+
+    def _taken(self) -> float | None:
+        """Tell what the compute processes took of the processors so far, in seconds; None where nobody says."""
+        pids = getattr(self._parts.compute(), "pids", None)  # a cluster's are elsewhere
+        try:
+            return None if pids is None else sum(_cpu(pid) for pid in pids())
+        except OSError:
+            return None
 
     def _due_drills(self, now: datetime) -> Iterator[tuple[Cause, Json]]:
         for drill in [d for d in self._drills if d.at <= now]:
@@ -289,6 +324,12 @@ class _Play:
     def _tell(self, kind: str, at: datetime, text: str) -> None:
         counts = {"requests": self._tally.predictions, "failed": self._tally.failed}
         self._said({"kind": kind, "at": rfc3339(at), "text": text, **counts})
+
+
+def _cpu(pid: int) -> float:
+    # After the name, which may hold anything: state is the third field, times of the process and its children 14 to 17.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 def _moments(options: ReplayOptions) -> Iterator[datetime]:

@@ -1,4 +1,4 @@
-"""What may be thrown away: logged predictions and their labels that are older than their model's declaration keeps them."""
+"""What may be thrown away: logged predictions and labels that are older than their declaration keeps them, and leftovers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from mulle.core.declare.fleet import fleet_of
 from mulle.core.declare.model import Model
 from mulle.core.errors import NotFound
 from mulle.core.records.base import Json
-from mulle.core.records.deployment import current
 from mulle.core.records.prediction import LABELS, PREDICTIONS
+from mulle.kernel.faults import point
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
+from mulle.loop.canaries import began
+from mulle.loop.lock import hold
 from mulle.loop.parts import Parts
+from mulle.loop.sweep import Leftover, empty_trash, leftovers
 from mulle.loop.views import listing
 
 __all__ = ["gc_view", "kept_from"]
@@ -42,25 +45,49 @@ def gc_view(parts: Parts, *, dry_run: bool) -> Json:
     Returns
     -------
     dict
-        ``items`` of ``kind`` (``predictions`` or ``labels``), ``address``, ``bytes`` (the rows' part of their files; 0 for a
-        bucket), ``rows`` and ``why``; ``removed`` says whether they are gone.
+        ``items`` of ``kind`` (``predictions``, ``labels``, or of `mulle.loop.sweep.Leftover`), ``address``, ``bytes`` (of logged
+        rows their part of the files; 0 where it is not known) and ``why``; ``removed`` says whether they are gone.
+
+    Raises
+    ------
+    Conflict
+        When another one is at work on the home.
     """
-    if not dry_run:
+    if dry_run:
+        return _listed(parts, _old_rows(parts), list(leftovers(parts)), removed=False)
+    lock = hold(parts.settings.home / "gc.lock", "a clean-up")
+    try:
+        empty_trash(parts.settings.home)
         drain(log_folder(parts.settings.home), parts.lake, now=parts.clock.now())
-    old = [item for table in (PREDICTIONS, LABELS) for item in _old(parts, table)]
-    if not dry_run:
+        old = _old_rows(parts)
         for table in (PREDICTIONS, LABELS):
             gone = pl.DataFrame([(o.model, o.day) for o in old if o.table == table], schema=["model", "day"], orient="row")
             if gone.height:
                 parts.lake.erase(table, gone)
-    items = [
+        left = []
+        for item in leftovers(parts):
+            point(f"before:gc:{item.kind}")
+            item.remove()
+            left.append(item)
+    finally:
+        lock.release()
+    return _listed(parts, old, left, removed=True)
+
+
+def _old_rows(parts: Parts) -> Sequence[_Old]:
+    return [item for table in (PREDICTIONS, LABELS) for item in _old(parts, table)]
+
+
+def _listed(parts: Parts, old: Sequence[_Old], left: Sequence[Leftover], *, removed: bool) -> Json:
+    items: list[Json] = [
         {
             "kind": o.table, "address": f"{parts.lake.address(o.table)}/day={o.day}", "model": o.model, "bytes": o.bytes,
             "rows": o.rows, "why": o.why,
         }
         for o in old
     ]  # fmt: skip
-    return listing(items, removed=not dry_run, created_at=rfc3339(parts.clock.now()))
+    items += [{"kind": item.kind, "address": item.address, "bytes": item.bytes, "why": item.why} for item in left]
+    return listing(items, removed=removed, created_at=rfc3339(parts.clock.now()))
 
 
 def kept_from(parts: Parts, model: Model, now: datetime) -> datetime | None:
@@ -71,15 +98,15 @@ def kept_from(parts: Parts, model: Model, now: datetime) -> datetime | None:
     """
     if model.log.keep is None:
         return None
-    needed = [now - model.log.keep, now - model.monitor.delay - model.monitor.window]
+    needed = [now - model.log.keep, now - model.monitor.delay - model.monitor.longest]
     last = parts.metadata.windows.last(model.name, mature=False)
     mature = parts.metadata.windows.last(model.name)
     if last is not None:
         # Windows are judged in their order: all from the first that is not mature are waited for.
         needed.append(last.start if mature is None else mature.end)
-    force = current(parts.metadata.deployments.of(model.name), now)
-    if force is not None and len(force.routes) > 1:
-        needed.append(force.effective_at)
+    history = [d for d in parts.metadata.deployments.of(model.name) if d.effective_at <= now]
+    if history and len(history[-1].routes) > 1:
+        needed.append(began(history))
     return min(needed)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from mulle.core.declare.fleet import fleet_of, key_of
 from mulle.core.errors import NotFound, Unavailable
 from mulle.core.hashing import hash_json
-from mulle.core.records.deployment import Deployment, Route, champion_of
+from mulle.core.records.deployment import PRODUCTION, Deployment, Route, challenger_of, champion_of
 from mulle.kernel.routes import LogRule, ModelRoutes, Routed, RoutedVersion, RoutesBook, RoutingTable, open_book, write_routes
 from mulle.loop.parts import Parts
 
@@ -25,8 +26,8 @@ _KEPT = 4  # deployments a model keeps in the table: requests in flight may stil
 _KEPT_OF_MEMBERS = 2  # there are many of them
 
 
-def publish_routes(parts: Parts, added: Sequence[Deployment] | None = None) -> int:
-    """Derive the routing table from the deployments and write it atomically.
+def publish_routes(parts: Parts, added: Sequence[Deployment] | None = None, *, environment: str = PRODUCTION) -> int:
+    """Derive the routing table of an environment from its deployments and write it atomically.
 
     Parameters
     ----------
@@ -34,20 +35,21 @@ def publish_routes(parts: Parts, added: Sequence[Deployment] | None = None) -> i
     added : sequence of Deployment, optional
         What was just appended. Where the table that is there lacks nothing else, only these models' routes are made anew:
         a fleet's table is long.
+    environment : str
 
     Returns
     -------
     int
         The generation: how many deployments there are, so that the same records give the same table.
     """
-    path = routes_path(parts)
+    path = routes_path(parts, environment)
     with _alone(path):
-        generation = parts.metadata.deployments.count()
+        generation = parts.metadata.deployments.count(environment)
         known = _known(path) if added is not None else None
         moved = None
         if known is not None and added is not None and generation in (known.generation, known.generation + len(added)):
             moved = sorted({deployment.model for deployment in added})
-        table = _table(parts, generation, moved)
+        table = _table(parts, generation, moved, environment)
         write_routes(path, table, before=None if moved is None else known)
     return generation
 
@@ -59,9 +61,9 @@ def _known(path: Path) -> RoutesBook | None:
         return None  # it is made from the records, all of it
 
 
-def routes_path(parts: Parts) -> Path:
-    """Return where the routing table lies."""
-    return parts.settings.home / ROUTES
+def routes_path(parts: Parts, environment: str = PRODUCTION) -> Path:
+    """Return where an environment's routing table lies."""
+    return replace(parts.settings, environment=environment).serving / ROUTES
 
 
 def routes_written(parts: Parts) -> int:
@@ -75,14 +77,14 @@ def project_aliases(parts: Parts, model: str) -> dict[str, str]:
     Returns
     -------
     dict
-        ``champion`` and, while a canary runs, ``challenger``, to MLflow's version.
+        ``champion`` and, while a release is under way, ``challenger``, to MLflow's version.
     """
     history: Sequence[Deployment] = parts.metadata.deployments.of(model)
     last = history[-1] if history else None
     wanted: dict[str, str | None] = {"champion": None, "challenger": None}
     champion = champion_of(last)
-    canary = next((r.version for r in last.routes if r.mode == "canary"), None) if last else None
-    for alias, version in (("champion", champion), ("challenger", canary)):
+    beside = challenger_of(last)
+    for alias, version in (("champion", champion), ("challenger", beside.version if beside else None)):
         record = parts.metadata.models.get(model, version) if version is not None else None
         wanted[alias] = record.tracking.get("version") if record else None
     tracking = parts.tracking()
@@ -93,8 +95,8 @@ def project_aliases(parts: Parts, model: str) -> dict[str, str]:
     return {alias: target for alias, target in wanted.items() if target is not None}
 
 
-def _table(parts: Parts, generation: int, models: Sequence[str] | None) -> RoutingTable:
-    latest = _latest(parts, models)
+def _table(parts: Parts, generation: int, models: Sequence[str] | None, environment: str) -> RoutingTable:
+    latest = _latest(parts, models, environment)
     asked = {(model, route.version): None for model, found in latest.items() for d in found for route in d.routes}
     bundles = parts.metadata.models.bundles(list(asked))
     return RoutingTable(
@@ -108,13 +110,14 @@ def _table(parts: Parts, generation: int, models: Sequence[str] | None) -> Routi
     )
 
 
-def _latest(parts: Parts, models: Sequence[str] | None) -> dict[str, Sequence[Deployment]]:
+def _latest(parts: Parts, models: Sequence[str] | None, environment: str) -> dict[str, Sequence[Deployment]]:
     deployments = parts.metadata.deployments
-    members = deployments.latest(_KEPT_OF_MEMBERS, None if models is None else [model for model in models if key_of(model)])
-    whole = deployments.names() if models is None else [model for model in models if not key_of(model)]
+    asked = None if models is None else [model for model in models if key_of(model)]
+    members = deployments.latest(_KEPT_OF_MEMBERS, asked, environment)
+    whole = deployments.names(environment) if models is None else [model for model in models if not key_of(model)]
     # Members are reached through their fleet, also where its shared model was never released.
     fleets = {fleet: () for fleet in (fleet_of(model) for model in members) if fleet in parts.project.models}
-    return {**members, **fleets, **deployments.latest(_KEPT, list({**dict.fromkeys(whole), **fleets}))}
+    return {**members, **fleets, **deployments.latest(_KEPT, list({**dict.fromkeys(whole), **fleets}), environment)}
 
 
 def _each(parts: Parts, model: str) -> str | None:

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
+from threading import Event
 
-from mulle.core.errors import Conflict, MulleError
+from mulle.core.errors import Conflict, MulleError, UsageError
 from mulle.core.hashing import derived_id
 from mulle.core.ports.source import SourceReader
 from mulle.core.records.base import Cause, Json
-from mulle.core.records.run import Run, RunEvent
+from mulle.core.records.run import FINAL, Run, RunEvent
+from mulle.core.settings import Settings
 from mulle.kernel.faults import point
-from mulle.loop.engine import Engine
-from mulle.loop.lock import holder
-from mulle.loop.operate import start_run
+from mulle.loop.engine import Engine, Turns
+from mulle.loop.lock import hold
+from mulle.loop.operate import enqueue, start_run
 from mulle.loop.parts import Parts
+from mulle.loop.place import ENGINE, shared_journal, workers_here
 from mulle.loop.route import publish_routes
 from mulle.loop.steps import Steps
+from mulle.loop.tracing import trace_run
 
-__all__ = ["FINAL", "Progress", "Recorder", "open_engine", "run_model"]
-
-FINAL = ("succeeded", "rejected", "failed", "cancelled")
-"""States that a run does not leave."""
+__all__ = ["Progress", "Recorder", "await_run", "open_engine", "run_model", "work"]
 
 _WAITING = 1000
-"""Queued runs that are looked for at a start."""
+"""Unfinished runs that are looked for at a start."""
+
+log = logging.getLogger("mulle.runs")
 
 Progress = Callable[[str, str, str, float], None]
 """Told of run, stage (or ``state``), its state and its seconds."""
@@ -58,6 +62,10 @@ class Recorder:
             id=identifier, run=run, at=self._parts.clock.now(), kind=kind, name=name, state=state, seconds=seconds, detail=detail
         )
         self._parts.metadata.runs.add_event(event)
+        if record is not None and self._parts.traces is not None:
+            trace_run(self._parts.traces, record, event)
+        said = " ".join(filter(None, (kind if kind == "stage" else "", name, state, str(detail.get("reason", "")))))
+        log.info("run %s: %s", run, said, extra={"run": run, "model": record.model if record else "", "seconds": seconds or None})
 
 
 @contextmanager
@@ -68,29 +76,74 @@ def open_engine(
     lag: timedelta | None = None,
     replay: bool = False,
     readers: Mapping[str, SourceReader] | None = None,
+    leads: bool = False,
 ) -> Iterator[Engine]:
-    """Start the home's engine, which first goes on with unfinished and queued runs; close it at the end.
+    """Start an engine on the home, which first goes on with unfinished and queued runs; close it at the end.
+
+    Parameters
+    ----------
+    leads : bool
+        Whether the loop runs beside it: there is one on a home, however many workers there are.
 
     Raises
     ------
     Conflict
-        When an engine runs on this home; names its pid.
+        When an engine runs on this home whose journal allows for one only, or another loop; names its pid.
     """
     told = None if progress is None else lambda run, said: progress(run, "members", said, 0.0)
     steps = Steps(parts, lag=lag or timedelta(0), replay=replay, readers=readers, told=told)
-    engine = Engine(parts.settings.home, steps.table(), Recorder(parts, progress))
-    engine.start()
-    try:
-        publish_routes(parts)
-        # A run that was recorded by a process that died before it told the engine would wait for ever.
-        for run in reversed(parts.metadata.runs.list(state="queued", limit=_WAITING)):
-            engine.submit(run.id)
-        yield engine
-    finally:
-        engine.close()
-        # What could not be started is nothing to close, and its error has ended the run already.
-        with suppress(MulleError):
-            parts.compute().close()
+    shared = shared_journal(parts.settings.journal, parts.settings.database)
+    engine = Engine(
+        parts.settings.home,
+        steps.table(),
+        Recorder(parts, progress),
+        parts.metadata.queue,
+        database=shared,
+        turns=_turns(parts.settings, bool(shared)),
+        stop=lambda run: parts.compute().stop(run),
+    )
+    with ExitStack() as held:
+        if leads and shared:
+            held.callback(hold(parts.settings.home / ENGINE).release)
+        engine.start()
+        try:
+            publish_routes(parts)
+            # A run that was recorded by a process that died before it queued it would wait for ever.
+            for state in ("running", "queued"):
+                for run in reversed(parts.metadata.runs.list(state=state, limit=_WAITING)):
+                    enqueue(parts, run)
+            yield engine
+        finally:
+            engine.close()
+            # What could not be started is nothing to close, and its error has ended the run already.
+            with suppress(MulleError):
+                parts.compute().close()
+            if parts.traces is not None:
+                parts.traces.flush()
+
+
+def work(parts: Parts, stop: Event, ready: Callable[[], None]) -> None:
+    """Take runs beside the other workers of the home until told to stop.
+
+    Raises
+    ------
+    UsageError
+        When the home's journal allows for one engine only.
+    """
+    if not shared_journal(parts.settings.journal, parts.settings.database):
+        raise UsageError(
+            "workers need records that they can share: this home keeps them in a file",
+            next="set MULLE_DATABASE=postgresql://user@host/name, or use `mulle up` alone",
+        )
+    with open_engine(parts):
+        ready()
+        stop.wait()
+
+
+def _turns(settings: Settings, shared: bool) -> Turns:
+    if shared:
+        return Turns(here=1, everywhere=settings.runs_at_once or None)
+    return Turns(here=max(1, settings.runs_at_once))
 
 
 def run_model(
@@ -110,17 +163,28 @@ def run_model(
     """
     run = start_run(parts, model, causes=causes, options=options)
     point("before:submit")
-    if holder(parts.settings.home / "engine.lock") is None:
+    await_run(parts, run, progress)
+    return run
+
+
+def await_run(parts: Parts, run: Run, progress: Progress | None = None) -> None:
+    """Wait for the end of a run that was recorded, on an engine of our own or on those that run on this home.
+
+    Raises
+    ------
+    Conflict
+        When the last engine of the home ends before the run does.
+    """
+    if not workers_here(parts.settings.home):
         try:
             with open_engine(parts, progress=progress) as engine:
-                engine.submit(run.id)
+                enqueue(parts, run)
                 engine.wait(run.id)
-            return run
+            return
         except Conflict:
             # Another engine was started between the look and the lock; it takes the queued run up.
             pass
     _wait_elsewhere(parts, run.id, progress)
-    return run
 
 
 def _wait_elsewhere(parts: Parts, run: str, progress: Progress | None) -> None:
@@ -133,7 +197,7 @@ def _wait_elsewhere(parts: Parts, run: str, progress: Progress | None) -> None:
         told = len(events)
         if any(e.kind == "state" and e.name in FINAL for e in events):
             return
-        if holder(parts.settings.home / "engine.lock") is None:
+        if not workers_here(parts.settings.home):
             raise Conflict(
                 "the engine that held this home has gone before the run ended",
                 next="start it again (`mulle up`), it goes on where it was",

@@ -16,7 +16,7 @@ from mulle.core.records.run import run_state
 from mulle.core.records.window import alert_closed_at, alert_state
 from mulle.kernel.bundle import Predictor
 from mulle.kernel.metrics import losses
-from mulle.lifecycle.monitoring.drift import decode_features
+from mulle.lifecycle.monitoring.decode import decode_features
 from mulle.lifecycle.monitoring.outcomes import with_outcomes
 from mulle.loop.evidence import labels_between, predictions_between
 from mulle.loop.operate import version_of
@@ -49,7 +49,8 @@ def summarise(
     chosen = rows.filter(pl.col("labelled"), pl.col("time") >= (score_from or start))
     before, after = _mean(chosen, "frozen_loss"), _mean(chosen, "loss")
     runs, deployments = _runs(parts, model), _deployments(parts, model)
-    promotions = [d for d in deployments if d["action"] == "promote" and d["by"] == "loop"]
+    # The first deployment is where the replay begins; one without a canary takes all traffic at once.
+    promotions = [d for d in deployments[1:] if d["action"] in ("promote", "deploy") and d["by"] == "loop"]
     held_back = _held_back(parts, runs, deployments)
     alerts = _alerts(parts, model)
     counts = {"retrainings": len(runs) - 1, "promotions": len(promotions), "held_back": len(held_back), "alerts": len(alerts)}
@@ -86,13 +87,14 @@ def scored_rows(parts: Parts, model: Model, *, frozen: int, start: datetime, end
         ``id``, ``time``, ``version``, ``value``, ``truth``, ``labelled``, ``never``, ``loss``, ``frozen``,
         ``frozen_loss``; in time order.
     """
-    logged = predictions_between(parts.lake, model.name, start, end)
+    fleet = model.each is not None
+    logged = predictions_between(parts.lake, model.name, start, end, members=fleet)
     if logged.is_empty():
         names = ("time", "labelled", "never", "loss", "frozen_loss")
         kinds = (pl.Datetime("us", "UTC"), pl.Boolean(), pl.Boolean(), pl.Float64(), pl.Float64())
         return pl.DataFrame(schema=dict(zip(names, kinds, strict=True)))
     answered = logged.filter(~pl.col("route").is_in(ASIDE)).sort("time", "id")
-    labels = labels_between(parts.lake, model.name, start, end + timedelta(days=3650))
+    labels = labels_between(parts.lake, model.name, start, end + timedelta(days=3650), members=fleet)
     joined = with_outcomes(answered, labels, end + timedelta(days=3650))
     record = version_of(parts, model.name, frozen)
     predictor = Predictor.open(Path(record.address), expected=record.bundle)
@@ -100,7 +102,9 @@ def scored_rows(parts: Parts, model: Model, *, frozen: int, start: datetime, end
     joined = joined.with_columns(pl.Series("frozen", [str(v) for v in said.values]))
     known = joined["labelled"].to_numpy()
     for name, column in (("loss", "value"), ("frozen_loss", "frozen")):
-        joined = joined.with_columns(pl.Series(name, _losses(joined, column, model, predictor, known, said.probabilities)))
+        # A fleet's first members would have answered too, and the shared model alone says nothing of them.
+        told = None if fleet and column == "frozen" else _losses(joined, column, model, predictor, known, said.probabilities)
+        joined = joined.with_columns(pl.Series(name, told or [None] * joined.height, dtype=pl.Float64))
     kept = ["id", "time", "version", "value", "truth", "labelled", "never", "loss", "frozen", "frozen_loss"]
     return joined.select(kept)
 

@@ -17,19 +17,22 @@ from mulle.kernel.bundle import read_contract
 from mulle.loop.evidence import labels_between, predictions_between
 from mulle.loop.parts import Parts
 
-__all__ = ["Happening", "bundle_of", "contract_at", "in_force", "logged_between", "version_at"]
+__all__ = ["Happening", "bundle_of", "contract_at", "estimate_of", "in_force", "logged_between", "version_at"]
 
 Happening = tuple[str, str, str]
 """Kind, model, sentence: what a tick did, for people."""
 
 
 def logged_between(
-    parts: Parts, model: Model, start: datetime, end: datetime, now: datetime
+    parts: Parts, model: Model, start: datetime, end: datetime, now: datetime, *, refused: bool = False
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the logged rows of a span, and the labels of them that are known now; of a fleet with its members'."""
+    """Return the logged rows of a span, and the labels of them that are known now; of a fleet with its members'.
+
+    What was `refused` is among the rows where it is asked for.
+    """
     members, until = model.each is not None, max(end, now) + timedelta(microseconds=1)
     return (
-        predictions_between(parts.lake, model.name, start, end, members=members),
+        predictions_between(parts.lake, model.name, start, end, members=members, refused=refused),
         labels_between(parts.lake, model.name, start, until, members=members),
     )
 
@@ -41,6 +44,16 @@ def bundle_of(address: str) -> tuple[Contract, Json]:
     import orjson
 
     return contract_at(address), orjson.loads((Path(address) / "reference.json").read_bytes())
+
+
+@lru_cache(maxsize=64)
+def estimate_of(address: str) -> Json | None:
+    """Return what a bundle has learned of its own loss; None for one that has nothing of the kind."""
+    import orjson
+
+    path = Path(address) / "estimate.json"
+    found: Json | None = orjson.loads(path.read_bytes()) if path.is_file() else None
+    return found
 
 
 @lru_cache(maxsize=4_096)

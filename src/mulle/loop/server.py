@@ -21,7 +21,7 @@ from urllib.request import urlopen
 from mulle.core.errors import Unavailable
 from mulle.core.settings import Settings
 
-__all__ = ["InferenceServer", "environment", "free_port", "inference_server"]
+__all__ = ["InferenceServer", "end_left_server", "environment", "free_port", "inference_server"]
 
 _GRACE = 20.0
 
@@ -139,6 +139,14 @@ def inference_server(settings: Settings) -> Iterator[InferenceServer]:
         yield server
     finally:
         server.stop()
+
+
+def end_left_server(home: Path) -> None:
+    """End the server that a loop which was killed left on a home, if there is one."""
+    path = home / "serve.lock"
+    if path.exists():
+        with path.open("a+") as lock:
+            _take_over(lock)
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -13,12 +13,16 @@ from mulle.core.declare.fleet import fleet_of
 from mulle.core.errors import NotFound
 from mulle.core.records.base import Json, to_json
 from mulle.core.records.deployment import Deployment, champion_of, current
+from mulle.core.records.notice import silenced_until
 from mulle.core.records.prediction import ASIDE, PREDICTIONS
 from mulle.core.records.window import Alert, Window
 from mulle.loop.batch.schedule import schedule_view
-from mulle.loop.lock import holder
+from mulle.loop.cron import next_cron
+from mulle.loop.declared import project_state
 from mulle.loop.parts import Parts
-from mulle.loop.triggers import next_cron
+from mulle.loop.place import ENGINE, workers_here
+from mulle.loop.standing import standing
+from mulle.loop.triggers import rest_of
 from mulle.loop.views import model_names
 
 __all__ = ["engine_state", "status_view", "traffic"]
@@ -38,14 +42,14 @@ def status_view(parts: Parts, *, errors: Mapping[str, int] | None = None) -> Jso
     Returns
     -------
     dict
-        ``models``, ``batches`` (scheduled ones) and ``engine``.
+        ``models``, ``batches`` (scheduled ones), ``project`` (whether its file loads) and ``engine``.
     """
     counted = traffic(parts)
     models = [_model(parts, name, counted.get(name, 0), None if errors is None else errors.get(name, 0))
               for name in model_names(parts)]  # fmt: skip
     now = rfc3339(parts.clock.now())
     told = {"id": str(parts.settings.home), "created_at": now, "models": models, "batches": schedule_view(parts)}
-    return {**told, "engine": engine_state(parts.settings.home)}
+    return {**told, "project": project_state(parts.settings.home), "engine": engine_state(parts.settings.home)}
 
 
 def traffic(parts: Parts, span: timedelta = timedelta(hours=1)) -> dict[str, int]:
@@ -62,15 +66,18 @@ def traffic(parts: Parts, span: timedelta = timedelta(hours=1)) -> dict[str, int
 
 
 def engine_state(home: Path) -> Json:
-    """Tell whether an engine holds a home, from its lock file.
+    """Tell whether an engine holds a home, from its lock files.
 
     Returns
     -------
     dict
-        ``state`` (``running`` or ``stopped``), ``pid`` and ``home``.
+        ``state`` (``running`` or ``stopped``), ``pid``, ``home`` and, where there are any, the number of ``workers``.
     """
-    pid = holder(home / "engine.lock")
-    return {"state": "stopped" if pid is None else "running", "pid": pid, "home": str(home)}
+    found = workers_here(home)
+    pid = found.get(ENGINE, next(iter(found.values()), None))
+    workers = len(found.keys() - {ENGINE})
+    told: Json = {"state": "stopped" if pid is None else "running", "pid": pid, "home": str(home)}
+    return told | ({"workers": workers} if workers else {})
 
 
 def _model(parts: Parts, name: str, rows: int, errors: int | None) -> Json:
@@ -85,7 +92,9 @@ def _model(parts: Parts, name: str, rows: int, errors: int | None) -> Json:
     state = _state(in_force, alerts, run_state)
     routes = in_force.routes if in_force else ()
     canary = next((r for r in routes if r.mode == "canary"), None)
-    says = _says(name, in_force, newest[0].version if newest else None, window, alerts, run_state)
+    released, clauses = standing(parts, name, in_force)
+    loop, told = _loop(parts, name)
+    says = "; ".join([_says(name, in_force, newest[0].version if newest else None, window, alerts, run_state), *clauses, *told])
     return {
         "id": name,
         "created_at": rfc3339(deployments[0].created_at) if deployments else None,
@@ -95,10 +104,11 @@ def _model(parts: Parts, name: str, rows: int, errors: int | None) -> Json:
         "champion": champion_of(in_force),
         "canary": {"version": canary.version, "share": canary.share} if canary else None,
         "shadow": [r.version for r in routes if r.mode == "shadow"],
+        **released,
         "traffic_1h": rows,
         "errors_1h": errors,
         "performance": to_json(window.performance) if window and window.performance else None,
-        "next_run": _next_run(parts, name),
+        **loop,
         "last_run": {"id": runs[0].id, "state": run_state} if runs else None,
         "alerts": [
             {"id": a.id, "signal": a.signal, "feature": a.feature, "severity": a.severity, "model": a.model} for a in alerts
@@ -116,11 +126,20 @@ def _alerts_of(parts: Parts, name: str) -> Sequence[Alert]:
     return [alert for alert in every if fleet_of(alert.model) == name][:_MOST_ALERTS]
 
 
-def _next_run(parts: Parts, name: str) -> str | None:
-    declared = parts.project.models.get(name)
-    cron = declared.retrain.cron if declared else None
-    upcoming = next_cron(cron, parts.clock.now()) if cron else None
-    return rfc3339(upcoming) if upcoming else None
+def _loop(parts: Parts, name: str) -> tuple[Json, list[str]]:
+    """Say when the loop runs a model next, how long it rests, and whether people are told of its alerts."""
+    declared, now = parts.project.models.get(name), parts.clock.now()
+    silent = silenced_until(parts.metadata.outbox.silences(), name, now)
+    view: Json = {"next_run": None, "cooldown": None, "silenced_until": rfc3339(silent) if silent else None}
+    said = [f"alerts are silent until {rfc3339(silent)}"] if silent else []
+    if declared is None:
+        return view, said
+    retrain, rest = declared.retrain, rest_of(parts, declared)
+    upcoming = next_cron(retrain.cron, now, retrain.timezone) if retrain.cron else None
+    view |= {"next_run": rfc3339(upcoming) if upcoming else None, "cooldown": rest.span.total_seconds()}
+    if rest.span > retrain.cooldown:
+        said.append(f"the last {rest.in_vain} runs were no better, so the cool-down is {rest.span} instead of {retrain.cooldown}")
+    return view, said
 
 
 def _state(in_force: Deployment | None, alerts: Sequence[Alert], run: str | None) -> str:

@@ -16,18 +16,17 @@ from tempfile import TemporaryDirectory
 
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.model import Model
-from mulle.core.declare.rollout import Immediate
+from mulle.core.declare.rollout import immediate
 from mulle.core.errors import NotFound
 from mulle.core.hashing import derived_id
 from mulle.core.ports.source import SourceReader
 from mulle.core.records.base import Cause, Json, from_json, to_json
 from mulle.core.records.dataset import CheckResult, DatasetVersion, Quarantine
-from mulle.core.records.deployment import Deployment
 from mulle.core.records.model import ModelVersion, Parity
 from mulle.core.records.run import GateResult, Run, RunEvent, Trial, run_stages
 from mulle.kernel.faults import point
 from mulle.lifecycle.data.stage import Staged, staged_rows
-from mulle.lifecycle.rollout.plan import start_canary
+from mulle.loop.changes import declared
 from mulle.loop.fleet import Fleet, left_out, settings_in_force
 from mulle.loop.imported import OPTION, instead_of_search
 from mulle.loop.ingest import audit, ingest_labels, needed, publish_staged, stage_new
@@ -35,8 +34,14 @@ from mulle.loop.leavings import pages, write_leavings
 from mulle.loop.online import refresh_online
 from mulle.loop.operate import ONLY, add_deployment, champion
 from mulle.loop.parts import Parts
+from mulle.loop.refit import settings_kept
+from mulle.loop.release import begin_release, note_unreleased
+from mulle.loop.triggers import longest_search
 
-__all__ = ["Steps"]
+__all__ = ["UNGATED", "Steps"]
+
+UNGATED = "ungated"
+"""A run's option, for a replay's naive policy: what the gates turn down is released all the same, with their verdicts told."""
 
 _TASK = "mulle.bootstrap.tasks:run_task"
 
@@ -163,7 +168,9 @@ class Steps:
             return instead_of_search(self.parts.settings.home, run_id, run.options[OPTION], convert)
         if ONLY in run.options:
             return settings_in_force(self.parts, model)
-        timeout = None if self.replay else model.search.timeout.total_seconds()
+        if kept := settings_kept(self.parts, model, run):
+            return kept
+        timeout = None if self.replay else longest_search(model, run).total_seconds()
         found = self._kept("search", run_id, results, timeout=timeout, warm=self._warm(model))
         self.parts.metadata.runs.add_trials([from_json(Trial, {**t, "run": run_id}) for t in found["trials"]])
         point("during:search:recorded")
@@ -174,7 +181,10 @@ class Steps:
         # The search is over and this process only waits for children: time to tell the tracking server of its trials.
         run, _ = self._run(run_id)
         self.parts.tracking().prepare(run, self.parts.metadata.runs.trials(run_id))
-        return self._task("evaluate", run_id, results, settings=results["search"]["settings"])
+        found = results["search"]
+        return self._task(
+            "evaluate", run_id, results, settings=found["settings"], spent=sum(t["seconds"] for t in found.get("trials", ()))
+        )
 
     def bundle(self, run_id: str, results: Json) -> Json:
         """Refit on all rows, compile, prove parity, write the bundle, in a child."""
@@ -202,7 +212,7 @@ class Steps:
         gates = [from_json(GateResult, g) for g in answer["gates"]]
         self.parts.metadata.runs.add_gates(run_id, gates)
         point("during:gate:recorded")
-        if not answer["accepted"]:
+        if not answer["accepted"] and not run.options.get(UNGATED):
             self._log(run_id, results, gates)
             failed = "; ".join(f"{g.gate}: {g.reason}" for g in gates if g.verdict in ("fail", "not_enough_evidence"))
             # A fleet's members go on by themselves, beside the shared model that there is.
@@ -248,9 +258,14 @@ class Steps:
         if why := left_out(run, results):
             return {"skipped": why, **further}
         version = results["register"]["version"]
-        known = [d for d in self.parts.metadata.deployments.of(model.name) if any(c.id == run_id for c in d.causes)]
+        now = self._serves_from(run) if self.replay else self.parts.clock.now()
+        causes = (Cause(type="run", id=run.id, why=f"registered as {model.name}@{version}"), *run.causes)
+        rollout = immediate() if run.options.get("rollout") == "immediate" else model.rollout
+        deployment = begin_release(self.parts, model, version, rollout=rollout, causes=causes, now=now)
+        if isinstance(deployment, str):
+            note_unreleased(self.parts, run_id, deployment)
+            return {"skipped": deployment, **further}
         # One that is known may have been recorded by a process that died before routes and aliases followed.
-        deployment = known[0] if known else self._first_deployment(run, model, version)
         point("during:roll_out")
         add_deployment(self.parts, deployment)
         return {"deployment": deployment.id, "action": deployment.action, **further}
@@ -268,21 +283,6 @@ class Steps:
 
         serves = self._serves_from(run) if self.replay else run.created_at
         return Fleet(self.parts, run, model, results, serves, task, told, self.replay).train()
-
-    def _first_deployment(self, run: Run, model: Model, version: int) -> Deployment:
-        history = self.parts.metadata.deployments.of(model.name)
-        now = self._serves_from(run) if self.replay else self.parts.clock.now()
-        rollout = Immediate() if run.options.get("rollout") == "immediate" else model.rollout
-        return start_canary(
-            rollout,
-            history[-1] if history else None,
-            version,
-            model=model,
-            now=now,
-            effective_at=now,
-            by="loop",
-            causes=(Cause(type="run", id=run.id, why=f"registered as {model.name}@{version}"), *run.causes),
-        )
 
     def _serves_from(self, run: Run) -> datetime:
         # A replay's first model is there when the replay begins; later ones take their declared time.
@@ -344,7 +344,8 @@ class Steps:
 
     def _call(self, name: str, arguments: Json, timeout: float | None) -> Json:
         settings = {k: str(v) for k, v in to_json(self.parts.settings).items()}
-        answer = self.parts.compute().call(_TASK, {"name": name, "settings": settings, "arguments": arguments}, timeout=timeout)
+        asked = {"name": name, "settings": settings, "arguments": arguments}
+        answer = self.parts.compute().call(_TASK, asked, timeout=timeout, owner=str(arguments["run"]))
         point(f"during:{name}")
         return answer
 
@@ -352,7 +353,7 @@ class Steps:
         run = self.parts.metadata.runs.get(run_id)
         if run is None:
             raise NotFound(f"no run {run_id}", next="see `mulle runs ls`")
-        return run, self.parts.project.model(run.model)
+        return run, declared(self.parts.project, self.parts.settings.home, run)
 
     def _version(self, dataset: str) -> DatasetVersion:
         version = self.parts.metadata.datasets.get(dataset)

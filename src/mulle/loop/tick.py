@@ -1,4 +1,4 @@
-"""One look at the world: drain the log, judge windows, open and close alerts, judge canaries, cause runs.
+"""One look at the world: drain the log, judge windows, open and close alerts, judge releases, cause runs.
 
 The live loop calls it every few seconds on the wall clock, a replay once per step on its own; both by the same rules.
 """
@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mulle.core.records.base import Cause
-from mulle.lifecycle.rollout.plan import canary_of
-from mulle.loop.canaries import judge_member_rollouts, judge_rollouts
+from mulle.core.records.deployment import challenger_of
+from mulle.loop.canaries import judge_member_releases, judge_release
+from mulle.loop.operate import pausing
 from mulle.loop.parts import Parts
+from mulle.loop.release import judge_staging
 from mulle.loop.seen import Happening
 from mulle.loop.triggers import due_cause, due_members
 from mulle.loop.watch import judge_windows
@@ -58,24 +60,28 @@ def tick(
     drain()
     happenings: list[Happening] = []
     wanted: list[tuple[str, Cause]] = []
-    canaries = parts.metadata.deployments.canaries()
+    beside = parts.metadata.deployments.canaries()
     for model in parts.project.models.values():
-        if model.each is not None:
-            happenings += judge_member_rollouts(parts, model, canaries, now, effective_at or now)
+        happenings += judge_staging(parts, model, now, effective_at or now)
+        frozen = pausing(parts, model.name) is not None
+        if model.each is not None and not frozen:
+            happenings += judge_member_releases(parts, model, beside, now, effective_at or now)
         if not parts.metadata.deployments.of(model.name):
             continue
         opened, said = judge_windows(parts, model, now)
         happenings += said
-        if model.name in canaries:
-            happenings += judge_rollouts(parts, model, now, effective_at or now)
-        if model.name not in busy and not _canary_runs(parts, model.name):
+        if frozen:
+            continue
+        if model.name in beside:
+            happenings += judge_release(parts, model, now, effective_at or now)
+        if model.name not in busy and not _release_runs(parts, model.name):
             cause = due_cause(parts, model, opened, now)
             if cause is not None:
                 wanted.append((model.name, cause))
             elif model.each is not None:
-                wanted += due_members(parts, model, now)
+                wanted += [(name, why) for name, why in due_members(parts, model, now) if not pausing(parts, name)]
     return Tick(tuple(happenings), tuple(wanted))
 
 
-def _canary_runs(parts: Parts, model: str) -> bool:
-    return canary_of(parts.metadata.deployments.of(model)[-1]) is not None
+def _release_runs(parts: Parts, model: str) -> bool:
+    return challenger_of(parts.metadata.deployments.of(model)[-1]) is not None

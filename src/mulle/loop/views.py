@@ -6,7 +6,7 @@ The command line, the control API and the Python door all render these; none of 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from mulle.core.clock import instant, rfc3339
@@ -14,12 +14,14 @@ from mulle.core.declare.fleet import fleet_of, key_of
 from mulle.core.errors import NotFound
 from mulle.core.records.base import Json, to_json
 from mulle.core.records.dataset import CheckResult, DatasetVersion, verdict_of
-from mulle.core.records.deployment import Deployment, champion_of, current
+from mulle.core.records.deployment import PRODUCTION, Deployment, Route, champion_of, current
 from mulle.core.records.model import ModelVersion
+from mulle.core.records.notice import silenced_until
 from mulle.core.records.run import Run, run_stages, run_state
-from mulle.core.records.window import Alert, Window, alert_closed_at, alert_state
+from mulle.core.records.window import Alert, alert_closed_at, alert_severity, alert_state
 from mulle.loop.catalogue import selection_of
 from mulle.loop.members import fleet_view, run_members_view
+from mulle.loop.operate import pausing
 from mulle.loop.parts import Parts
 
 __all__ = [
@@ -29,16 +31,16 @@ __all__ = [
     "deployment_view",
     "find_version",
     "history_view",
+    "known_model",
     "listing",
     "model_names",
     "model_view",
     "models_view",
-    "monitor_view",
+    "paused_view",
     "run_view",
     "runs_view",
     "version_view",
     "versions_view",
-    "window_view",
 ]
 
 
@@ -58,7 +60,8 @@ def model_names(parts: Parts) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*parts.project.models, *parts.metadata.models.names(), *parts.metadata.deployments.names()]))
 
 
-def _known(parts: Parts, model: str) -> bool:
+def known_model(parts: Parts, model: str) -> bool:
+    """Tell whether a model is declared, registered or deployed, or a member of a fleet."""
     # A fleet's members are too many to be listed.
     return model in model_names(parts) or (bool(key_of(model)) and bool(parts.metadata.models.list(model, 1)))
 
@@ -111,6 +114,8 @@ def _run(parts: Parts, run: Run) -> Json:
         "gates": [{"name": gate.gate, **to_json(gate)} for gate in runs.gates(run.id)],
         "trials": to_json(runs.trials(run.id)),
         "model_version": version.version if version else None,
+        "release": next((str(d["release"]) for d in reversed(details) if "release" in d), ""),
+        "paused": paused_view(parts, run.model),
         "selection": selection_of(parts, run.id),
     }
 
@@ -208,9 +213,20 @@ def deployment_view(deployment: Deployment) -> Json:
     return view
 
 
-def history_view(parts: Parts, model: str, *, at: str | datetime | None = None, limit: int = 100) -> Json:
+def paused_view(parts: Parts, model: str) -> Json | None:
+    """Tell who paused a model's automation, when and why; null where the loop may act."""
+    found = pausing(parts, model)
+    if found is None:
+        return None
+    return {"by": found.by, "at": rfc3339(found.created_at), "why": "; ".join(cause.why for cause in found.causes)}
+
+
+def history_view(
+    parts: Parts, model: str, *, at: str | datetime | None = None, limit: int = 100, environment: str = PRODUCTION
+) -> Json:
     """List a model's deployments, newest first; with `at`, give the one in force at that instant.
 
+    That one tells of each version that served its run, the data it was trained on and the code it was made by (``served``).
     When nothing was deployed then, ``routes`` is empty and ``action`` is null.
 
     Raises
@@ -218,19 +234,35 @@ def history_view(parts: Parts, model: str, *, at: str | datetime | None = None, 
     NotFound
         When there is no such model.
     """
-    if not _known(parts, model):
+    if not known_model(parts, model):
         known = ", ".join(model_names(parts)) or "none"
         raise NotFound(f"no model '{model}'", next=f"known models: {known}", model=model)
-    deployments = parts.metadata.deployments.of(model)
+    deployments = parts.metadata.deployments.of(model, environment)
     if at is None:
-        return listing([deployment_view(d) for d in reversed(deployments)][:limit])
+        paused = bool(deployments) and deployments[-1].paused
+        return listing([deployment_view(d) for d in reversed(deployments)][:limit], paused=paused, environment=environment)
     moment = instant(at)
     found = current(deployments, moment)
     if found is not None:
-        return {**deployment_view(found), "at": rfc3339(moment)}
+        served = [_served(parts, model, route) for route in found.routes]
+        return {**deployment_view(found), "at": rfc3339(moment), "served": served}
     blank = dict.fromkeys(("id", "created_at", "action", "effective_at", "by", "from", "to"))
-    where = {"model": model, "environment": "production", "routes": [], "causes": [], "evidence": {}}
-    return {**blank, **where, "at": rfc3339(moment)}
+    where = {"model": model, "environment": environment, "routes": [], "causes": [], "evidence": {}, "paused": False}
+    return {**blank, **where, "at": rfc3339(moment), "served": []}
+
+
+def _served(parts: Parts, model: str, route: Route) -> Json:
+    """Tell of a version's part in answering by which run, data and code it was made."""
+    told: Json = to_json(route)
+    version = parts.metadata.models.get(model, route.version)
+    if version is None:
+        return told
+    run = parts.metadata.runs.get(version.run)
+    datasets = [parts.metadata.datasets.get(name, number) for name, number in version.data.items()]
+    data = [{"dataset": d.dataset, "version": d.version, "rows": d.rows, "hash": d.hash} for d in datasets if d is not None]
+    cutoffs = {"data_cutoff": rfc3339(version.data_cutoff), "refit_cutoff": rfc3339(version.refit_cutoff)}
+    made = {"run": version.run, "bundle": version.bundle, "code": run.code if run else None, "git": run.git if run else None}
+    return {**told, **made, "data": data, **cutoffs}
 
 
 def datasets_view(parts: Parts) -> Json:
@@ -287,39 +319,15 @@ def alerts_view(parts: Parts, *, model: str | None = None, state: str | None = N
 def alert_view(parts: Parts, alert: Alert) -> Json:
     """Give an alert with its present state and its latest evidence."""
     events = parts.metadata.alerts.events(alert.id)
+    silent = silenced_until(parts.metadata.outbox.silences(), alert.model, parts.clock.now())
     closed = alert_closed_at(events)
     latest = next((e.evidence for e in reversed(events) if e.evidence), alert.evidence)
     return {
         **to_json(alert),
+        "severity": alert_severity(alert, events),
         "state": alert_state(events),
+        "silenced_until": rfc3339(silent) if silent else None,
         "opened_at": rfc3339(alert.created_at),
         "closed_at": rfc3339(closed) if closed else None,
         "evidence": to_json(latest),
     }
-
-
-def monitor_view(parts: Parts, model: str, *, limit: int = 30) -> Json:
-    """Give a model's latest windows, oldest first, with every signal against its bound.
-
-    Raises
-    ------
-    NotFound
-        When there is no such model.
-    """
-    if not _known(parts, model):
-        parts.project.model(model)
-    store = parts.metadata.windows
-    last = store.last(model, mature=False)
-    windows: Sequence[Window] = ()
-    if last is not None:
-        windows = store.of(model, start=last.start - (last.end - last.start) * limit)
-    reference = parts.metadata.deployments.of(model)
-    champion = champion_of(current(reference, parts.clock.now()))
-    head: Mapping[str, object] = {"id": model, "created_at": rfc3339(parts.clock.now()), "model": model, "champion": champion}
-    return {**head, "windows": [window_view(w) for w in windows[-limit:]]}
-
-
-def window_view(window: Window) -> Json:
-    """Give a window of the prediction log with its signals and what late labels say."""
-    view: Json = to_json(window)
-    return view

@@ -9,11 +9,14 @@ from mulle.core.clock import rfc3339
 from mulle.core.declare.fleet import key_of
 from mulle.core.declare.model import Model
 from mulle.core.records.base import Json
-from mulle.core.records.window import Alert, Window
+from mulle.core.records.window import Alert, Signal, Window
 from mulle.lifecycle.monitoring.alerts import alert_changes
-from mulle.lifecycle.monitoring.window import due_windows, judge_window, member_windows
+from mulle.lifecycle.monitoring.service import service_signals
+from mulle.lifecycle.monitoring.window import RECENT, Held, due_by_count, due_windows, judge_window, member_windows
+from mulle.loop.evidence import answered_times, predictions_between, refused_fields
 from mulle.loop.parts import Parts
-from mulle.loop.seen import Happening, bundle_of, in_force, logged_between
+from mulle.loop.seen import Happening, bundle_of, estimate_of, in_force, logged_between
+from mulle.loop.skew import skew_signals
 
 __all__ = ["judge_windows"]
 
@@ -68,36 +71,67 @@ def _judge_members(parts: Parts, model: Model, window: Window, now: datetime) ->
 
 def _ended(parts: Parts, model: Model, now: datetime) -> list[tuple[Window, Window | None]]:
     last = parts.metadata.windows.last(model.name, mature=False)
-    first = parts.metadata.deployments.of(model.name)[0].effective_at
-    return [
-        (_judge(parts, model, start, end, now), None)
-        for start, end in due_windows(model, since=last.end if last else first, now=now)
-    ]
+    since = last.end if last else parts.metadata.deployments.of(model.name)[0].effective_at
+    recent = list(_before(parts, model, since))
+    found: list[tuple[Window, Window | None]] = []
+    for start, end in _due(parts, model, since, now):
+        window = _judge(parts, model, start, end, now, recent[-RECENT:])
+        recent.append(window)
+        found.append((window, None))
+    return found
+
+
+def _due(parts: Parts, model: Model, since: datetime, now: datetime) -> list[tuple[datetime, datetime]]:
+    if not isinstance(model.monitor.window, int):
+        return due_windows(model, since=since, now=now)
+    times = answered_times(parts.lake, model.name, since, now, members=model.each is not None)
+    return due_by_count(model, times, since=since, now=now)
+
+
+def _before(parts: Parts, model: Model, end: datetime) -> Sequence[Window]:
+    start = end - (RECENT + 1) * model.monitor.longest
+    return [w for w in parts.metadata.windows.of(model.name, start=start, end=end) if w.end <= end][-RECENT:]
 
 
 def _matured(parts: Parts, model: Model, now: datetime) -> list[tuple[Window, Window | None]]:
     # Windows judged before their labels were in are judged once more when the declared delay has passed.
-    horizon = now - 2 * model.monitor.delay - 2 * model.monitor.window
+    horizon = now - 2 * model.monitor.delay - 2 * model.monitor.longest
     waiting = [
         w for w in parts.metadata.windows.of(model.name, start=horizon) if not w.mature and w.end + model.monitor.delay <= now
     ]
-    return [(_judge(parts, model, w.start, w.end, now), w) for w in waiting]
+    return [(_judge(parts, model, w.start, w.end, now, _before(parts, model, w.start)), w) for w in waiting]
 
 
-def _judge(parts: Parts, model: Model, start: datetime, end: datetime, now: datetime) -> Window:
-    contract, reference = bundle_of(in_force(parts, model.name, end).address)
+def _judge(parts: Parts, model: Model, start: datetime, end: datetime, now: datetime, recent: Sequence[Window]) -> Window:
+    version = in_force(parts, model.name, end)
+    contract, reference = bundle_of(version.address)
     predictions, labels = logged_between(parts, model, start, end, now)
+    held = Held(
+        reference=reference,
+        specs=contract.features,
+        classes=contract.classes,
+        bundle=version.bundle,
+        estimate=estimate_of(version.address),
+    )
     return judge_window(
         model,
         predictions=predictions,
         labels=labels,
-        reference=reference,
-        specs=contract.features,
+        held=held,
         start=start,
         end=end,
         now=now,
-        classes=contract.classes,
+        recent=recent,
+        refused=refused_fields(parts.lake, model.name, start, end),
+        further=[*skew_signals(parts, model, version, predictions), *_served(parts, model, start, end)],
     )
+
+
+def _served(parts: Parts, model: Model, start: datetime, end: datetime) -> list[Signal]:
+    if model.monitor.service is None:
+        return []
+    members = model.each is not None
+    return service_signals(model.monitor, predictions_between(parts.lake, model.name, start, end, members=members, refused=True))
 
 
 def _evidence(evidence: Json) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -77,13 +77,14 @@ class OpenProject:
 
         return history_view(self._parts, model, at=at)
 
-    def replay(self, model: str, start: str | datetime, end: str | datetime) -> dict[str, Any]:
-        """Play the loop over history in a home of its own; return what ``mulle replay --json`` prints."""
+    def replay(self, model: str, start: str | datetime, end: str | datetime, *, policies: Sequence[str] = ()) -> dict[str, Any]:
+        """Play the loop over history, each policy in a home of its own; return what ``mulle replay --json`` prints."""
         from mulle.core.clock import instant
         from mulle.surfaces.replays import play
 
         self._parts.project.model(model)
-        return play(self._parts.settings, self._parts.project, model, instant(start), instant(end), lambda _: None)
+        span = (instant(start), instant(end))
+        return play(self._parts.settings, self._parts.project, model, *span, lambda _: None, policies)
 
     def status(self) -> dict[str, Any]:
         """Say how each model stands."""

@@ -18,7 +18,7 @@ def test_the_mean_is_missed_at_any_look_no_more_often_than_alpha(draw):
     missed = 0
     for _ in range(300):
         values = rng.normal(size=2000) if draw == "normal" else rng.exponential(size=2000) - 1
-        bounds = (confidence_sequence(values[:t], 0.05) for t in LOOKS)
+        bounds = (confidence_sequence(values[:t], 0.025) for t in LOOKS)
         missed += any(not low <= 0 <= high for low, _, high in bounds)
     assert missed / 300 <= 0.07
 
@@ -34,7 +34,7 @@ def test_looking_again_and_again_at_a_plain_interval_would_err_far_more_often():
 
 def test_a_true_difference_is_found_soon():
     rng = np.random.default_rng(5)
-    low, _, _ = confidence_sequence(rng.normal(0.3, 1, 500), 0.05)
+    low, _, _ = confidence_sequence(rng.normal(0.3, 1, 500), 0.025)
     assert low > 0
 
 
@@ -73,9 +73,9 @@ def test_clustering_keeps_the_promise_where_rows_of_a_key_are_alike():
     naive = clustered = 0
     for _ in range(100):
         values = pl.Series(np.repeat(rng.normal(size=400), 10))
-        low, _, high = confidence_sequence(values.to_numpy(), 0.05)
+        low, _, high = confidence_sequence(values.to_numpy(), 0.025)
         naive += not low <= 0 <= high
-        low, _, high = confidence_sequence(cluster_means(values, keys), 0.05)
+        low, _, high = confidence_sequence(cluster_means(values, keys), 0.025)
         clustered += not low <= 0 <= high
     assert clustered <= 5
     assert naive > 20

@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+from mulle.adapters.metadata.connect import open_metadata
 from mulle.loop.engine import Engine
 
 STAGES = ("ingest", "check", "publish")
@@ -40,7 +41,7 @@ def engine(home: Path) -> Engine:
 
         return run
 
-    return Engine(home, {name: step(name) for name in STAGES}, lines)
+    return Engine(home, {name: step(name) for name in STAGES}, lines, open_metadata(f"sqlite:///{home}/mulle.db").queue)
 
 
 def life(home: Path, fault: str) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mulle.adapters.metadata.connect import open_metadata
 from mulle.core.errors import Conflict, Deadline, NotFound, Overloaded, Refused, TrialError, Unavailable
 from mulle.core.records.base import Json
 from mulle.loop.engine import ATTEMPTS, Engine, Step
@@ -44,7 +45,7 @@ def make(tmp_path: Path, told: Told) -> Iterator[Make]:
     made: list[Engine] = []
 
     def build(home: Path = tmp_path, **steps: Step) -> Engine:
-        engine = Engine(home, steps, told)
+        engine = Engine(home, steps, told, open_metadata(f"sqlite:///{home}/mulle.db").queue)
         engine._backoff = 0.001
         made.append(engine)
         engine.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mulle.core.clock import ReplayClock
 from mulle.core.errors import NotFound
 from mulle.core.hashing import derived_id
 from mulle.core.records.base import Cause
-from mulle.core.records.deployment import champion_of
+from mulle.core.records.deployment import Deployment, champion_of
 from mulle.core.settings import load_settings
 from mulle.lifecycle.rollout.plan import canary_of
 from mulle.lifecycle.serving.drain import drain
@@ -24,9 +25,10 @@ from mulle.lifecycle.serving.log import Segment, log_folder, pack
 from mulle.loop.labels import import_labels
 from mulle.loop.lineage import explain_view
 from mulle.loop.models import reproduce_view, saw_view
-from mulle.loop.operate import start_wanted
+from mulle.loop.operate import add_deployment, start_wanted
 from mulle.loop.parts import Parts
 from mulle.loop.predictions import predictions_view
+from mulle.loop.release import begin_release
 from mulle.loop.runner import open_engine, run_model
 from mulle.loop.status import status_view
 from mulle.loop.tick import Tick, tick
@@ -167,6 +169,37 @@ def test_a_tick_names_the_member_that_decays_and_trains_it_alone_until_its_canar
         ("promote", "demand/b")
     ]
     assert champions(parts) == {**before, "demand/b": 2}
+
+
+def test_who_has_few_requests_is_released_when_the_wait_is_over_and_by_no_others_rows(lived: Parts) -> None:
+    parts, (later, *_) = lived, lived.metadata.runs.list("demand", 1)
+    for name in ("demand", "demand/c"):
+        known = parts.metadata.models.get(name, 1)
+        assert known is not None
+        parts.metadata.models.add(replace(known, id=f"{name}-again", version=0, run=later.id, tracking={}))
+        model, cause = parts.project.model(name), Cause(type="run", id="r2", why="registered")
+        begun = begin_release(parts, model, 2, rollout=model.rollout, causes=(cause,), now=parts.clock.now())
+        assert isinstance(begun, Deployment)
+        add_deployment(parts, begun)
+    assert (champions(parts)["demand"], champions(parts)["demand/c"]) == (1, 1)
+    at = parts.clock.now() + timedelta(minutes=5)
+    # Of the member c a few rows are labelled; of a, whose versions have the same numbers as the shared model's, many.
+    asked = log(parts, "demand/c", 1, "champion", [f"few{n}" for n in range(5)], 30.0, at)
+    log(parts, "demand/c", 2, "shadow", [f"few{n}" for n in range(5)], 30.0, at)
+    asked += log(parts, "demand/a", 1, "champion", [f"many{n}" for n in range(80)], 30.0, at)
+    log(parts, "demand/a", 2, "shadow", [f"many{n}" for n in range(80)], 39.5, at)
+    assert isinstance(parts.clock, ReplayClock)
+    parts.clock.advance(at + timedelta(hours=2))
+    drain(log_folder(parts.settings.home), parts.lake, now=parts.clock.now())
+    import_labels(parts, "demand", [{"prediction_id": id, "value": 40.0} for id in asked], by="ada")
+    look(parts, at + timedelta(hours=3))
+    assert (champions(parts)["demand"], champions(parts)["demand/c"]) == (1, 1), "neither has evidence of its own"
+    look(parts, at + timedelta(days=3, hours=1))
+    assert (champions(parts)["demand"], champions(parts)["demand/c"]) == (2, 2)
+    for name, rows in (("demand", 0), ("demand/c", 5)):
+        last = parts.metadata.deployments.of(name)[-1]
+        assert (last.action, last.evidence["rows"]) == ("promote", rows)
+        assert "released all the same, for its gates held" in last.causes[0].why
 
 
 def test_a_member_is_made_again_from_its_own_rows(lived: Parts) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mulle.core.clock import instant
 from mulle.core.errors import DeclarationError
-from mulle.loop.triggers import cron_due, next_cron
+from mulle.loop.cron import cron_due, next_cron
 
 
 @pytest.mark.parametrize(

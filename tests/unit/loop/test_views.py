@@ -22,11 +22,11 @@ from mulle.loop.views import (
     history_view,
     model_view,
     models_view,
-    monitor_view,
     run_view,
     runs_view,
     versions_view,
 )
+from mulle.loop.windows import monitor_view
 
 
 def test_every_view_is_json_and_every_object_has_id_and_time(home):

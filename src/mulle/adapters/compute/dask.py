@@ -80,7 +80,7 @@ class DaskCompute:
         self._marks = dict(map(_marked, shared))
         self._turn = threading.BoundedSemaphore(max(1, processes))
         self._lock = threading.Lock()
-        self._running: set[Future[Json]] = set()
+        self._running: dict[Future[Json], str] = {}
         self._closed = False
         self._ends = contextlib.ExitStack()
         try:
@@ -92,7 +92,9 @@ class DaskCompute:
             self._ends.close()
             raise
 
-    def call(self, task: str, arguments: Json, *, timeout: float | None = None, memory: int | None = None) -> Json:
+    def call(
+        self, task: str, arguments: Json, *, timeout: float | None = None, memory: int | None = None, owner: str = ""
+    ) -> Json:
         """Run ``module:function`` with keyword arguments in a child of a worker and return its answer.
 
         Parameters
@@ -104,6 +106,8 @@ class DaskCompute:
             Seconds from the moment a child takes the task; then the child is killed.
         memory : int, optional
             Bytes, as for `LocalCompute.call`.
+        owner : str, optional
+            The run that it is for.
 
         Raises
         ------
@@ -119,15 +123,22 @@ class DaskCompute:
         """
         text = json.dumps(to_json(arguments))
         with self._turn:
-            future = self._submit(task, text, timeout, memory)
+            future = self._submit(task, text, timeout, memory, owner)
             try:
                 reply = self._result(future, task)
             finally:
                 with self._lock:
-                    self._running.discard(future)
+                    self._running.pop(future, None)
                 # Released also when this thread was interrupted: the worker then kills the child.
                 future.release()
         return open_reply(reply)
+
+    def stop(self, owner: str) -> None:
+        """Kill what computes for a run; its calls under way end with `Unavailable`."""
+        with self._lock:
+            running = [future for future, of in self._running.items() if of == owner]
+        with contextlib.suppress(Exception):  # a cluster that is gone has nothing left to cancel
+            self._client.cancel(running, force=True)
 
     def close(self) -> None:
         """End the calls under way with `Unavailable`, and a cluster of our own. Closing twice is harmless."""
@@ -145,7 +156,7 @@ class DaskCompute:
         """Whether it was closed: it takes no more calls."""
         return self._closed
 
-    def _submit(self, task: str, text: str, timeout: float | None, memory: int | None) -> Future[Json]:
+    def _submit(self, task: str, text: str, timeout: float | None, memory: int | None, owner: str) -> Future[Json]:
         with self._lock:
             if self._closed:
                 raise Unavailable("compute is closed", next="start it again")
@@ -153,7 +164,7 @@ class DaskCompute:
                 run_in_child, task, text, timeout, memory, self._warm, self._log, self._marks, self._waits,
                 key=f"{task.replace(':', '.')}-{uuid.uuid4().hex}", pure=False,
             )  # fmt: skip
-            self._running.add(future)
+            self._running[future] = owner
         return future
 
     def _result(self, future: Future[Json], task: str) -> Json:

@@ -58,10 +58,13 @@ class LocalCompute:
         # Last in, first out: the child that worked last has the warmest caches.
         self._idle: queue.LifoQueue[_Child] = queue.LifoQueue()
         self._children: set[_Child] = set()
+        self._calls: set[_Call] = set()
         for _ in range(max(1, processes)):
             self._spawn()
 
-    def call(self, task: str, arguments: Json, *, timeout: float | None = None, memory: int | None = None) -> Json:
+    def call(
+        self, task: str, arguments: Json, *, timeout: float | None = None, memory: int | None = None, owner: str = ""
+    ) -> Json:
         """Run ``module:function`` with keyword arguments in a child and return its answer.
 
         Parameters
@@ -74,20 +77,32 @@ class LocalCompute:
         memory : int, optional
             Bytes. The child's allocations fail above them, and a child that is seen to hold more is killed; both are told
             by Linux alone.
+        owner : str, optional
+            The run that it is for.
 
         Raises
         ------
         Deadline
             When the time was up and the child was killed.
         Unavailable
-            When the child died (killed, out of memory), or the pool is closed. Fact ``killed`` is ``memory`` when it held
-            more than it was given.
+            When the child died (killed, out of memory), was stopped, or the pool is closed. Fact ``killed`` is ``memory`` when
+            it held more than it was given.
         MulleError
             Whatever error of ours the task raised, rebuilt; a foreign exception comes as a plain `MulleError`
             with fact ``traceback``.
         """
         line = json.dumps({"task": task, "arguments": to_json(arguments), "memory": memory}).encode() + b"\n"
-        child = self._take()
+        call = _Call(owner)
+        with self._lock:
+            self._calls.add(call)
+        try:
+            return open_reply(self._asked(call, task, line, timeout, memory))
+        finally:
+            with self._lock:
+                self._calls.discard(call)
+
+    def _asked(self, call: _Call, task: str, line: bytes, timeout: float | None, memory: int | None) -> Json:
+        child = self._take(call, task)
         try:
             reply = child.ask(line, timeout, memory)
         except _TooMuchError as error:
@@ -103,13 +118,24 @@ class LocalCompute:
             ) from None
         except OSError:
             code = self._replace(child)
-            raise self._dead(task, code) from None
+            raise _stopped(task) if call.stopped.is_set() else self._dead(task, code) from None
         except BaseException:
             # Interrupted between question and answer: the child's next answer would be another one's.
             self._replace(child)
             raise
+        with self._lock:
+            # From here on the child may be another call's.
+            call.child = None
         self._idle.put(child)
-        return open_reply(reply)
+        return reply
+
+    def stop(self, owner: str) -> None:
+        """Kill the children that compute for a run; its calls under way end with `Unavailable`."""
+        with self._lock:
+            for call in [call for call in self._calls if call.owner == owner]:
+                call.stopped.set()
+                if call.child is not None:
+                    call.child.kill()
 
     def close(self) -> None:
         """Kill the children; calls under way end with `Unavailable`. Closing twice is harmless."""
@@ -130,16 +156,23 @@ class LocalCompute:
         with self._lock:
             return tuple(sorted(child.pid for child in self._children))
 
-    def _take(self) -> _Child:
+    def _take(self, call: _Call, task: str) -> _Child:
         while True:
             with self._lock:
                 if self._closed:
                     raise Unavailable("compute is closed", next="start it again")
+                if call.stopped.is_set():
+                    raise _stopped(task)
             with contextlib.suppress(queue.Empty):
                 child = self._idle.get(timeout=0.5)
-                if child.alive():
-                    return child
-                self._replace(child)
+                if not child.alive():
+                    self._replace(child)
+                    continue
+                with self._lock:
+                    call.child = child
+                    if not call.stopped.is_set():
+                        return child
+                self._idle.put(child)
 
     def _spawn(self) -> None:
         with self._lock:
@@ -166,6 +199,18 @@ class LocalCompute:
             task=task,
             code=code,
         )
+
+
+def _stopped(task: str) -> Unavailable:
+    return Unavailable(f"{task} was stopped: its run goes on no more", next="see `mulle runs ls`", task=task)
+
+
+class _Call:
+    """A call under way: for whom, by which child, and whether it was stopped."""
+
+    def __init__(self, owner: str) -> None:
+        self.owner, self.stopped = owner, threading.Event()
+        self.child: _Child | None = None
 
 
 class _TooMuchError(Exception):

@@ -1,10 +1,11 @@
-"""What goes with a commit, and the one operation that takes rows out of the past: erasing for good."""
+"""What goes with a commit, and the operations that take files away: erasing for good, and clearing out what was superseded."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from datetime import date, datetime
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -14,7 +15,7 @@ from pyarrow.fs import FileSelector, FileSystem
 from mulle.core.errors import DataError
 from mulle.core.records.base import Json
 
-__all__ = ["FLOOR", "NOTE", "erase", "properties"]
+__all__ = ["FLOOR", "NOTE", "erase", "properties", "vacuum"]
 
 NOTE = "mulle"
 """Where a commit keeps its note."""
@@ -63,6 +64,26 @@ def erase(table: DeltaTable, keys: pl.DataFrame, files: FileSystem) -> int:
         if int(path.rsplit("/", 1)[-1][:20]) < table.version():
             files.delete_file(path)
     return deleted
+
+
+def vacuum(table: DeltaTable, older: timedelta, needed: Sequence[int], folder: Path | None, *, dry_run: bool) -> tuple[int, int]:
+    """Remove files that were superseded more than `older` ago and that no needed version is read from.
+
+    Returns
+    -------
+    tuple
+        How many, and their bytes where they lie in a folder.
+    """
+    last = table.version()
+    # An erasure took the log's older entries away: versions before it are read from what is left.
+    floor = int(table.metadata().configuration.get(FLOOR) or 0)
+    kept = sorted({version for version in needed if floor <= version <= last})
+    hours = int(older.total_seconds() // 3600)
+    files = table.vacuum(hours, dry_run=True, enforce_retention_duration=False, keep_versions=kept or None)
+    size = 0 if folder is None else sum((folder / f).stat().st_size for f in files if (folder / f).is_file())
+    if files and not dry_run:
+        table.vacuum(hours, dry_run=False, enforce_retention_duration=False, keep_versions=kept or None)
+    return len(files), size
 
 
 def _log_entries(files: FileSystem) -> Iterator[str]:

@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -16,13 +17,13 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
 
-from mulle.adapters.lake.commits import FLOOR, NOTE, erase, properties
+from mulle.adapters.lake.commits import FLOOR, NOTE, erase, properties, vacuum
 from mulle.adapters.lake.layout import clustered
 from mulle.adapters.lake.parking import Parking, files_of
 from mulle.adapters.lake.pieces import record_batches
 from mulle.adapters.lake.schema import conform
 from mulle.core.errors import DataError, NotFound, Unavailable, UsageError
-from mulle.core.ports.lake import Note
+from mulle.core.ports.lake import Note, Vacuum
 from mulle.core.records.base import Json
 
 __all__ = ["DeltaLake"]
@@ -291,6 +292,20 @@ class DeltaLake:
             self._snapshots[(table, snapshot.version())] = snapshot
             while len(self._snapshots) > _KEPT_SNAPSHOTS:
                 self._snapshots.popitem(last=False)
+
+
+def vacuum_of(lake: DeltaLake) -> Vacuum:
+    """Give what clears out a lake's superseded files; see `mulle.core.ports.lake.Vacuum`."""
+
+    def vacuumed(table: str, *, older: timedelta, needed: Sequence[int], dry_run: bool) -> tuple[int, int]:
+        address = lake.address(table)
+        with _translated(address):
+            target = lake._open(address)
+            if target is None:
+                raise NotFound(f"no table '{table}' in the lake", next="see `mulle data ls`", table=table)
+            return vacuum(target, older, needed, None if lake.folder is None else Path(address), dry_run=dry_run)
+
+    return vacuumed
 
 
 def checked(name: str) -> str:

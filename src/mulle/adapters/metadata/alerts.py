@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, delete, select
 
 from mulle.adapters.metadata.database import Database, dump, insert_once, microseconds, newest_first
-from mulle.adapters.metadata.tables import alert_events, alerts, open_alerts
+from mulle.adapters.metadata.tables import alert_events, alerts, open_alerts, outbox
 from mulle.core.errors import UsageError
 from mulle.core.records.window import Alert, AlertEvent
 
@@ -62,5 +62,10 @@ class SqlAlerts:
 
 def _append(connection: Connection, event: AlertEvent) -> None:
     row = {"id": event.id, "alert": event.alert, "at": microseconds(event.at), "kind": event.kind, "record": dump(event)}
-    if insert_once(connection, alert_events, "id", row) and event.kind == "close":
+    if not insert_once(connection, alert_events, "id", row):
+        return
+    if event.kind == "close":
         connection.execute(delete(open_alerts).where(open_alerts.c.alert == event.alert))
+    if event.tell:
+        waiting = {"event": event.id, "alert": event.alert, "due": row["at"], "attempts": 0, "held": False, "done": ""}
+        insert_once(connection, outbox, "event", waiting)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
@@ -18,6 +19,8 @@ from mulle.adapters.metadata.database import Database
 from mulle.adapters.metadata.datasets import SqlDatasets
 from mulle.adapters.metadata.deployments import SqlDeployments
 from mulle.adapters.metadata.models import SqlModels
+from mulle.adapters.metadata.outbox import SqlOutbox
+from mulle.adapters.metadata.queue import SqlQueue
 from mulle.adapters.metadata.runs import SqlRuns
 from mulle.adapters.metadata.tables import HEAD
 from mulle.adapters.metadata.windows import SqlWindows
@@ -66,6 +69,8 @@ def open_metadata(url: str) -> Metadata:
         deployments=SqlDeployments(database),
         windows=SqlWindows(database),
         alerts=SqlAlerts(database),
+        queue=SqlQueue(database),
+        outbox=SqlOutbox(database),
     )
 
 
@@ -111,7 +116,12 @@ def _make_file(path: Path) -> None:
     # The records name people and hold samples of rows: nobody else on the machine reads them.
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        # One that is there is not opened: closing it would drop the locks of every connection that this process has to it, and
+        # another process would then take its log away under it (sqlite.org/howtocorrupt.html, 2.2).
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if path.stat().st_mode & 0o077:
             with suppress(PermissionError):
                 path.chmod(0o600)
@@ -170,5 +180,20 @@ def _upgrade(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
     # Another process may have done it while this one waited for the lock.
-    if _revision(connection) != HEAD:
+    current = _revision(connection)
+    if current != HEAD:
+        if current is not None and connection.dialect.name == "sqlite":
+            _keep_copy(Path(str(connection.engine.url.database)), current)
         upgrade(connection)
+
+
+def _keep_copy(path: Path, revision: str) -> None:
+    """Keep the database as an earlier release left it, beside it in ``backups/``."""
+    copy = path.parent / "backups" / f"{path.name}.{revision}"
+    copy.parent.mkdir(mode=0o700, exist_ok=True)
+    partial = copy.with_name(f".{copy.name}.{os.getpid()}")
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+    # Writers wait meanwhile: this is called with the write lock held, which readers do not mind.
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(partial)) as target:
+        source.backup(target)
+    partial.replace(copy)

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Engine, Select, Table, select, tuple_
+from sqlalchemy import Column, ColumnElement, Connection, Engine, Select, Table, bindparam, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from mulle.adapters.metadata.tables import run_queue
 from mulle.core.clock import EPOCH
-from mulle.core.errors import MulleError, NotFound, Unavailable
+from mulle.core.errors import LostFence, MulleError, NotFound, Unavailable
 from mulle.core.records.base import from_json, to_json
 
 __all__ = [
     "Database",
     "before",
     "dump",
+    "fenced",
     "insert_many",
     "insert_once",
     "instant",
@@ -33,6 +36,12 @@ R = TypeVar("R")
 Condition = ColumnElement[bool]
 
 _MICROSECOND = timedelta(microseconds=1)
+
+_FENCE: ContextVar[tuple[str, str] | None] = ContextVar("mulle_fence", default=None)
+"""The run that the present thread works on, and the token it was given with it."""
+
+# Shared and held to the end of the transaction: who takes the run over waits for it, or it finds the new token.
+_HELD = select(run_queue.c.token, run_queue.c.ended).where(run_queue.c.run == bindparam("run")).with_for_update(read=True)
 
 
 def microseconds(moment: datetime) -> int:
@@ -124,8 +133,11 @@ class Database:
             When the database is away, locked for longer than its timeout, or its disk is full; nothing was written.
         NotFound
             When a row names an owner (a run, an alert) that does not exist.
+        LostFence
+            Inside a fence, when the run was taken over or has ended; nothing was written.
         """
         with translated(self.engine), self._writer.begin() as connection:
+            _check_fence(connection)
             yield connection
 
     def add(self, table: Table, key: str, row: Mapping[str, object]) -> bool:
@@ -143,6 +155,27 @@ class Database:
         """List the distinct values of a column, sorted by code point."""
         with self.read() as connection:
             return sorted(connection.execute(select(column).distinct()).scalars())
+
+
+@contextmanager
+def fenced(run: str, token: str) -> Iterator[None]:
+    """Let every transaction that this thread writes inside the block hold only while the run bears the token."""
+    mark = _FENCE.set((run, token))
+    try:
+        yield
+    finally:
+        _FENCE.reset(mark)
+
+
+def _check_fence(connection: Connection) -> None:
+    fence = _FENCE.get()
+    if fence is None:
+        return
+    run, token = fence
+    found = connection.execute(_HELD, {"run": run}).first()
+    if found is None or found.token != token or found.ended:
+        why = "has ended" if found is None or found.ended else "was taken over by another worker"
+        raise LostFence(f"run {run} {why}; what this one found is not kept", next=f"see `mulle runs show {run}`", run=run)
 
 
 def insert_once(connection: Connection, table: Table, keys: str | Sequence[str], row: Mapping[str, object]) -> bool:

@@ -66,7 +66,7 @@ class SqlDeployments:
             return sorted(connection.execute(query).scalars())
 
     def canaries(self, environment: str = "production") -> Sequence[str]:
-        """List the models, members among them, whose last deployment has a canary, sorted."""
+        """List the models, members among them, whose last deployment has more than a champion, sorted."""
         with self._database.read() as connection:
             return sorted(connection.execute(select(canaries.c.model).where(canaries.c.environment == environment)).scalars())
 
@@ -80,7 +80,8 @@ def _append(connection: Connection, added: Sequence[Deployment]) -> None:
     for environment in {environment for environment, _ in last}:
         models = [model for where, model in last if where == environment]
         connection.execute(delete(canaries).where(canaries.c.environment == environment, canaries.c.model.in_(models)))
-    begun = [{"environment": d.environment, "model": d.model} for d in last.values() if any(r.mode == "canary" for r in d.routes)]
+    beside = [d for d in last.values() if any(r.mode != "champion" for r in d.routes)]
+    begun = [{"environment": d.environment, "model": d.model} for d in beside]
     insert_many(connection, canaries, ["environment", "model"], begun)
 
 

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, Select, func, insert, select, update
 
 from mulle.adapters.metadata.database import Database, before, dump, insert_many, insert_once, microseconds, newest_first
-from mulle.adapters.metadata.tables import gate_results, member_results, run_events, run_states, runs, trials
+from mulle.adapters.metadata.tables import gate_results, member_results, run_events, run_queue, run_states, runs, trials
 from mulle.core.declare.fleet import fleet_of
-from mulle.core.records.run import GateResult, Member, Run, RunEvent, Trial, run_state
+from mulle.core.records.run import FINAL, GateResult, Member, Run, RunEvent, Trial, run_state
 
 __all__ = ["SqlRuns"]
 
 _QUEUED = run_state(())
 _CHUNK = 10_000
-"""Ids asked for at once: SQLite takes 32,766 parameters, PostgreSQL 65,535."""
+"""Ids asked for at once: SQLite takes 32,766 parameters, PostgreSQL 65,535. Who asks for more is given all states."""
 
 
 class SqlRuns:
@@ -52,13 +52,20 @@ class SqlRuns:
         return self._database.records(Run, query)
 
     def add_event(self, event: RunEvent) -> None:
-        """Append an event; a state event moves the run's present state in the same transaction."""
+        """Append an event; a state event moves the run's present state in the same transaction. After its end none is kept."""
         at = microseconds(event.at)
         with self._database.write() as connection:
+            if event.kind == "state" and _has_ended(connection, event.run, at):
+                return
             row = {"id": event.id, "run": event.run, "at": at, "record": dump(event)}
             if insert_once(connection, run_events, "id", row) and event.kind == "state":
                 moved = update(run_states).where(run_states.c.run == event.run, run_states.c.at <= at)
                 connection.execute(moved.values(state=event.name, at=at))
+                if event.name == "cancelled":
+                    # With it, so that who still works for the run has lost its fence at once. Other ends are the worker's own,
+                    # which notes them when its journal has them.
+                    ended = update(run_queue).where(run_queue.c.run == event.run, run_queue.c.ended == "")
+                    connection.execute(ended.values(ended=event.name))
 
     def events(self, run: str) -> Sequence[RunEvent]:
         """List a run's events, oldest first."""
@@ -67,11 +74,12 @@ class SqlRuns:
 
     def states(self, runs: Sequence[str]) -> dict[str, str]:
         """Return the present state of each of the runs; one without events is queued."""
-        asked = list(dict.fromkeys(runs))
-        found = dict.fromkeys(asked, _QUEUED)
+        found = dict.fromkeys(runs, _QUEUED)
+        query = select(run_states.c.run, run_states.c.state)
+        if len(found) <= _CHUNK:
+            query = query.where(run_states.c.run.in_(found))
         with self._database.read() as connection:
-            for start in range(0, len(asked), _CHUNK):
-                found.update(_states(connection, asked[start : start + _CHUNK]))
+            found |= {run: state for run, state in connection.execute(query) if run in found}
         return found
 
     def add_trials(self, trials: Sequence[Trial]) -> None:
@@ -121,9 +129,10 @@ def _in_state(state: str, model: str | None, limit: int) -> Select[str]:
     return query.order_by(table.c.created_at.desc(), table.c.run_seq.desc()).limit(limit)
 
 
-def _states(connection: Connection, chunk: Sequence[str]) -> dict[str, str]:
-    query = select(run_states.c.run, run_states.c.state).where(run_states.c.run.in_(chunk))
-    return {row.run: row.state for row in connection.execute(query)}
+def _has_ended(connection: Connection, run: str, at: int) -> bool:
+    # Locked, so that of a run's end and its being cancelled only one is told.
+    row = select(run_states.c.state).where(run_states.c.run == run, run_states.c.at <= at).with_for_update()
+    return connection.execute(row).scalar() in FINAL
 
 
 def _add_trial(connection: Connection, trial: Trial) -> None:

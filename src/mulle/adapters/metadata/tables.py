@@ -34,13 +34,17 @@ __all__ = [
     "metadata",
     "model_versions",
     "open_alerts",
+    "outbox",
     "quarantines",
     "run_events",
+    "run_queue",
     "run_states",
     "runs",
+    "silences",
     "tags",
     "trials",
     "windows",
+    "workers",
 ]
 
 HEAD = "0004"
@@ -167,6 +171,30 @@ run_states = Table(
 )
 """A projection: the last state event of each run, written in the event's own transaction."""
 
+run_queue = Table(
+    "run_queue",
+    metadata,
+    _seq(),
+    Column("run", String(64), nullable=False, unique=True),
+    _name("model"),
+    Column("priority", Integer, nullable=False),
+    _name("worker", 64),
+    _name("token", 32),
+    _name("ended", 32),
+    Column("given", Text, nullable=False),
+    Index("ix_run_queue_next", "ended", "worker", "priority", "seq"),
+)
+"""Who runs what: `worker` is empty while a run waits, `token` changes hands with it, `ended` is its final state or empty."""
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("beat", BigInteger, nullable=False),
+    Column("told", Text, nullable=False),
+)
+"""The processes that take runs; a `beat` that stands still is a worker that does not live."""
+
 trials = Table(
     "trials",
     metadata,
@@ -237,7 +265,8 @@ canaries = Table(
     Column("environment", String(255), primary_key=True),
     Column("model", String(255), primary_key=True),
 )
-"""A projection: the models whose last deployment has a canary, written in the deployment's own transaction."""
+"""A projection: the models whose last deployment has more than a champion (a release or a watch is on), written in the
+deployment's own transaction."""
 
 windows = Table(
     "windows",
@@ -282,3 +311,29 @@ open_alerts = Table(
     Column("alert", String(64), ForeignKey("alerts.id"), primary_key=True),
 )
 """A projection: the alerts without a closing event, written in the event's own transaction."""
+
+outbox = Table(
+    "outbox",
+    metadata,
+    _seq(),
+    Column("event", String(64), ForeignKey("alert_events.id"), nullable=False, unique=True),
+    Column("alert", String(64), ForeignKey("alerts.id"), nullable=False),
+    _instant("due"),
+    Column("attempts", Integer, nullable=False),
+    Column("held", Boolean, nullable=False),
+    Column("done", Text, nullable=False),
+    Index("ix_outbox_due", "due"),
+    Index("ix_outbox_alert", "alert", "seq"),
+)
+"""Events of alerts that people are still to be told; `done` names the receivers that were, with commas between."""
+
+silences = Table(
+    "silences",
+    metadata,
+    _seq(),
+    _id(),
+    _name("model"),
+    _instant(),
+    _record(),
+    Index("ix_silences_model", "model", "seq"),
+)

@@ -8,20 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import sqlalchemy as sa
-from sqlalchemy import exc
 
-from mulle.adapters.sources.environment import filled, hidden
+from mulle.adapters.sources.database import Database, shown
 from mulle.adapters.sources.records import frame_of
 from mulle.adapters.sources.spool import Spool, pieces
 from mulle.adapters.sources.sqltypes import described, reflected, with_declared
 from mulle.core.clock import instant, rfc3339
 from mulle.core.declare.sources import Sql
-from mulle.core.errors import DataError, MulleError, Unavailable, UsageError
+from mulle.core.errors import DataError, UsageError
 from mulle.core.ports.source import Batch
 from mulle.core.records.base import Json
 
@@ -30,8 +28,6 @@ __all__ = ["SqlReader"]
 _PORTION = 20_000
 _SELECT = re.compile(r"\s*(select|with|values|\()", re.I)
 _BINDS = re.compile(r"(?<![:\w\\]):(\w+)(?!:)")
-_AWAY = re.compile(r"unable to open|locked|busy|disk I/O", re.I)
-_UNKNOWN = re.compile(r"authentication failed|access denied|does not exist|unknown database|no such", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +58,7 @@ class SqlReader:
     """
 
     def __init__(self, source: Sql) -> None:
-        self._source = source
+        self._source, self._database = source, Database(source.url)
 
     def read(self, positions: Json, until: datetime | None = None) -> Batch | None:  # noqa: ARG002
         """Return the rows beyond the cursor, or all rows, or None when there are none.
@@ -76,8 +72,8 @@ class SqlReader:
         UsageError
             When the environment lacks a name, the URL or driver is unknown, or the overlap does not fit the cursor.
         """
-        url = self._url()
-        with self._told(url), self._connected(url) as connection:
+        url = self._database.url()
+        with self._database.told(url), self._connected(url) as connection:
             rows = self._rows(connection)
             if self._source.cursor is None:
                 return self._batch(connection, rows, url, sa.true(), {}, pl.lit(True))
@@ -147,7 +143,7 @@ class SqlReader:
         return Batch(
             pieces=pieces([spool.portion()]),
             positions=positions,
-            origin=f"{rows.name} of {_shown(url)}",
+            origin=f"{rows.name} of {shown(url)}",
             counted=counted,
             repeats=repeats,
         )
@@ -175,19 +171,6 @@ class SqlReader:
         )
         return _Rows(table, sa.select(table), query, reflected(table))
 
-    def _url(self) -> sa.URL:
-        text = filled(self._source.url)
-        try:
-            url = sa.make_url(text)
-        except (exc.ArgumentError, ValueError):  # its message might hold the password
-            raise UsageError("Sql: the URL cannot be read", next="write dialect+driver://user:password@host/database") from None
-        if url.drivername in ("postgresql", "postgres"):
-            url = url.set(drivername="postgresql+psycopg")  # the driver that mulle[postgres] brings
-        file = url.database if url.get_backend_name() == "sqlite" else None
-        if file and file != ":memory:" and not file.startswith("file:") and not Path(file).exists():
-            raise Unavailable(f"there is no database file {file}", next="see the URL; a relative path starts where Mulle runs")
-        return url
-
     @contextmanager
     def _connected(self, url: sa.URL) -> Iterator[sa.Connection]:
         engine = sa.create_engine(url, poolclass=sa.NullPool)
@@ -202,44 +185,6 @@ class SqlReader:
                 yield connection
         finally:
             engine.dispose()
-
-    @contextmanager
-    def _told(self, url: sa.URL) -> Iterator[None]:
-        shown = _shown(url)
-        try:
-            yield
-        except MulleError:
-            raise
-        except exc.NoSuchTableError as error:
-            raise DataError(f"{shown}: no table '{error}'", next="name a table it has, or write a SELECT") from error
-        except (exc.NoSuchModuleError, ImportError) as error:
-            driver = url.drivername
-            raise UsageError(
-                f"{shown}: no driver for {driver}: {error}", next="install it, such as mulle[postgres] for PostgreSQL"
-            ) from error
-        except exc.DBAPIError as error:
-            raise self._failed(error, url) from error
-        except (exc.SQLAlchemyError, ValueError) as error:
-            raise DataError(f"{shown}: {self._safe(error, url)}", next="mend the query or the rows") from error
-
-    def _failed(self, error: exc.DBAPIError, url: sa.URL) -> MulleError:
-        said = f"{_shown(url)}: {self._safe(error.orig or error, url)}"
-        lost = error.connection_invalidated or isinstance(error, exc.InterfaceError | exc.OperationalError)
-        if url.get_backend_name() == "sqlite":
-            lost = _AWAY.search(said) is not None
-        elif lost and not error.connection_invalidated and _UNKNOWN.search(said):
-            return DataError(said, next="see the URL's user, password and database")
-        if lost:
-            return Unavailable(said, next="see that the database runs and is reached from here, or try again")
-        return DataError(said, next="mend the query")
-
-    def _safe(self, error: object, url: sa.URL) -> str:
-        text = hidden(" ".join(str(error).split()), self._source.url)
-        return text.replace(str(url.password), "***") if url.password else text
-
-
-def _shown(url: sa.URL) -> str:
-    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def _count(connection: sa.Connection, rows: _Rows, span: sa.ColumnElement[bool]) -> int:

@@ -6,13 +6,14 @@ MLflow takes seconds to import and to make its first database, so both happen at
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 
 from mulle.adapters.tracking.figures import (
     Figure,
@@ -175,6 +176,15 @@ class MlflowTracking:
         version = f"models:/{name}/{number}"
         return {"folder": found, "version": version, "flavors": model.flavors, "columns": named, "local": self._near(address)}
 
+    def remove(self, run: str, *, dry_run: bool) -> int | None:
+        """Remove a run of ours with its trials and files; see the port."""
+        with self._session() as (client, experiment):
+            parent = _found(client, experiment, "mulle.run", run)
+            if parent is None:
+                return None
+            found = [*_children(client, experiment, str(parent.info.run_id)).values(), parent]
+            return sum(_removed(client, one, near=self._near(str(one.info.artifact_uri)), dry_run=dry_run) for one in found)
+
     def address(self) -> str:
         """Return the tracking URI."""
         return self._uri
@@ -231,6 +241,19 @@ def _children(client: MlflowClient, experiment: str, parent: str) -> dict[str, M
         token = page.token
         if not token:
             return children
+
+
+def _removed(client: MlflowClient, run: MlflowRun, *, near: bool, dry_run: bool) -> int:
+    folder = Path(unquote(urlparse(str(run.info.artifact_uri)).path)) if near else None
+    held = [] if folder is None else [file for file in folder.rglob("*") if file.is_file()]
+    size = sum(file.stat().st_size for file in held)
+    if not dry_run:
+        client.delete_run(run.info.run_id)
+        if folder is not None:
+            shutil.rmtree(folder.parent if folder.name == "artifacts" else folder, ignore_errors=True)
+            # As `mlflow gc` does: a run that is only marked as deleted keeps its rows.
+            client._tracking_client.store._hard_delete_run(run.info.run_id)
+    return size
 
 
 def _trial_tag(trial: Trial) -> str:

@@ -228,6 +228,15 @@ def _refuse_service(model: Model) -> None:
         raise DeclarationError(
             f"model {model.name}: the log cannot leave out {dataset.time}, a row's time", next="labels and windows need it"
         )
+    if model.each is not None and model.rollout.staging:
+        raise DeclarationError(
+            f"model {model.name}: the members of a fleet are too many for staging", next="leave staging=True out"
+        )  # fmt: skip
+    if model.each is not None and model.each.column in model.log.redact:
+        raise DeclarationError(
+            f"model {model.name}: the log cannot leave out {model.each.column}, whose values name models in routes and records",
+            next="let the source give a pseudonym, and name that column in each=",
+        )
     if model.each is not None:
         refuse_column(model.name, model.each.column, dataset, model.hidden)
 

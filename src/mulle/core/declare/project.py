@@ -92,7 +92,7 @@ def collect(namespace: Mapping[str, object], folder: Path, code: str) -> Project
     Raises
     ------
     DeclarationError
-        When two different declarations of one kind share a name.
+        When two different declarations of one kind share a name, or a model waits for one that is not there, or for itself.
     """
     datasets: dict[str, Dataset] = {}
     features: dict[str, Features] = {}
@@ -105,8 +105,23 @@ def collect(namespace: Mapping[str, object], folder: Path, code: str) -> Project
         elif isinstance(value, Model):
             _add(models, value.name, value, "models")
             _add_features(features, datasets, value.features)
+    _refuse_circles(models)
     batches = tuple(dict.fromkeys(value for value in namespace.values() if isinstance(value, Batch)))
     return Project(folder=folder, code=code, datasets=datasets, features=features, models=models, batches=batches)
+
+
+def _refuse_circles(models: Mapping[str, Model]) -> None:
+    """Refuse `Retrain(after=...)` that would have models cause each other's runs for ever."""
+    for name, model in models.items():
+        for unknown in (n for n in model.retrain.after if n not in models):
+            raise DeclarationError(f"model {name} is trained after '{unknown}', which is not declared", next="mend the name")
+        trails: list[tuple[str, ...]] = [(name, upstream) for upstream in model.retrain.after]
+        while trails:
+            trail = trails.pop()
+            if trail[-1] == name:
+                raise DeclarationError(f"models wait for each other: {' after '.join(trail)}", next="take one `after` out")
+            if trail[-1] not in trail[:-1]:
+                trails += [(*trail, upstream) for upstream in models[trail[-1]].retrain.after if upstream in models]
 
 
 def _add_features(features: dict[str, Features], datasets: dict[str, Dataset], value: Features) -> None:

@@ -12,7 +12,9 @@ __all__ = ["Compute"]
 class Compute(Protocol):
     """Runs a named function in another process; arguments and answers are small JSON, never frames."""
 
-    def call(self, task: str, arguments: Json, *, timeout: float | None = None, memory: int | None = None) -> Json:
+    def call(
+        self, task: str, arguments: Json, *, timeout: float | None = None, memory: int | None = None, owner: str = ""
+    ) -> Json:
         """Run ``module:function`` with keyword arguments and return its answer.
 
         Parameters
@@ -24,6 +26,8 @@ class Compute(Protocol):
             Seconds; then the process is killed.
         memory : int, optional
             Bytes; a process that holds more is killed.
+        owner : str, optional
+            The run that it is for; see `stop`.
 
         Raises
         ------
@@ -35,6 +39,10 @@ class Compute(Protocol):
         MulleError
             Whatever error of ours the function raised, rebuilt here.
         """
+        ...
+
+    def stop(self, owner: str) -> None:
+        """Kill what computes for a run; its calls under way end with `Unavailable`."""
         ...
 
     def close(self) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 import polars as pl
 
 from mulle.core.records.base import Json
 
-__all__ = ["Lake", "Note"]
+__all__ = ["Lake", "Note", "Vacuum"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,4 +158,23 @@ class Lake(Protocol):
 
     def read_document(self, name: str) -> Json | None:
         """Read a document back, or None when there is none."""
+        ...
+
+
+class Vacuum(Protocol):
+    """Clears out what no version of a table that is needed is read from."""
+
+    def __call__(self, table: str, *, older: timedelta, needed: Sequence[int], dry_run: bool) -> tuple[int, int]:
+        """Remove the files of a table that were superseded more than `older` ago and that no needed version is read from.
+
+        Returns
+        -------
+        tuple
+            How many files, and their bytes (0 for a bucket).
+
+        Raises
+        ------
+        NotFound
+            When there is no such table.
+        """
         ...

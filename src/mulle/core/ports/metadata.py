@@ -6,11 +6,13 @@ nothing. Listings are newest first unless they say otherwise; ``limit`` bounds t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from mulle.core.ports.alerts import Outbox
 from mulle.core.records.base import Json
 from mulle.core.records.dataset import Audit, DatasetVersion, Erasure, Quarantine, Tag
 from mulle.core.records.deployment import Deployment
@@ -18,7 +20,7 @@ from mulle.core.records.model import ModelVersion
 from mulle.core.records.run import GateResult, Member, Run, RunEvent, Trial
 from mulle.core.records.window import Alert, AlertEvent, Window
 
-__all__ = ["Alerts", "Datasets", "Deployments", "Metadata", "Models", "Runs", "Windows"]
+__all__ = ["Alerts", "Claim", "Datasets", "Deployments", "Metadata", "Models", "Queue", "Runs", "Windows"]
 
 
 class Datasets(Protocol):
@@ -214,7 +216,7 @@ class Deployments(Protocol):
         ...
 
     def canaries(self, environment: str = "production") -> Sequence[str]:
-        """List the models, members among them, whose last deployment has a canary, sorted."""
+        """List the models, members among them, whose last deployment has more than a champion, sorted."""
         ...
 
 
@@ -242,11 +244,11 @@ class Alerts(Protocol):
     """Alerts and what happened to them."""
 
     def add(self, alert: Alert, event: AlertEvent) -> None:
-        """Add an alert together with its opening event."""
+        """Add an alert together with its opening event; people are told of it (`outbox`)."""
         ...
 
     def add_event(self, event: AlertEvent) -> None:
-        """Append an event to an alert."""
+        """Append an event to an alert; people are told where the event says so."""
         ...
 
     def get(self, alert: str) -> Alert | None:
@@ -262,6 +264,101 @@ class Alerts(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A run that a worker took.
+
+    Attributes
+    ----------
+    token : str
+        New with every claim: what is written under an earlier one is refused.
+    given : dict
+        What was put with the run.
+    """
+
+    run: str
+    model: str
+    token: str
+    given: Json
+
+
+class Queue(Protocol):
+    """Who runs what: runs that wait, those who took them, and which of these live."""
+
+    def put(self, run: str, *, model: str = "", priority: int = 0, given: Json | None = None) -> None:
+        """Let a run wait; one that was put before, ended or not, is left as it is.
+
+        Parameters
+        ----------
+        run : str
+        model : str
+            Runs of one model go one after another; empty for a run that waits for no other.
+        priority : int
+            Lower goes first; of equal ones the older.
+        given : dict, optional
+            Kept for whoever takes it.
+        """
+        ...
+
+    def take(self, worker: str, *, dead: Sequence[str] = (), at_most: int | None = None) -> Claim | None:
+        """Take the next run whose model has no other under way; None when there is none.
+
+        Parameters
+        ----------
+        worker : str
+            Has beaten.
+        dead : sequence of str
+            Workers whose beat stands still. What they took, and what workers without a beat took, is free again, and goes
+            before what only waits.
+        at_most : int, optional
+            Runs that may be under way at once, of all workers that live.
+        """
+        ...
+
+    def held(self, worker: str) -> Sequence[Claim]:
+        """Return what a worker holds, oldest first."""
+        ...
+
+    def end(self, run: str, state: str, token: str | None = None) -> bool:
+        """Note that a run has ended, where it still bears the token; return whether this call did."""
+        ...
+
+    def ended(self, run: str) -> str | None:
+        """Return the state that a run ended in, empty while it has not; None when it was never put here."""
+        ...
+
+    def unfinished(self) -> Sequence[str]:
+        """List the runs that wait or run, oldest first."""
+        ...
+
+    def finished(self, before: str, limit: int) -> Sequence[str]:
+        """List runs that ended and whose id is below `before`, oldest first."""
+        ...
+
+    def forget(self, runs: Sequence[str]) -> None:
+        """Remove the rows of runs that ended."""
+        ...
+
+    def fence(self, run: str, token: str) -> AbstractContextManager[None]:
+        """Let what this thread writes inside the block hold only while the run bears the token.
+
+        Checked in each write's own transaction; a write that comes too late raises `LostFence`, and nothing is kept of it.
+        """
+        ...
+
+    def beat(self, worker: str, count: int, told: Json) -> None:
+        """Say that a worker lives: a count that rises, and what it tells of itself."""
+        ...
+
+    def beats(self) -> Mapping[str, tuple[int, Json]]:
+        """Return each worker's last beat and what it told of itself."""
+        ...
+
+    def leave(self, worker: str) -> None:
+        """Take a worker that ends in order off the list."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Metadata:
     """The aggregates of one database."""
@@ -272,3 +369,5 @@ class Metadata:
     deployments: Deployments
     windows: Windows
     alerts: Alerts
+    queue: Queue
+    outbox: Outbox

@@ -90,6 +90,16 @@ class Tracking(Protocol):
         """
         ...
 
+    def remove(self, run: str, *, dry_run: bool) -> int | None:
+        """Remove a run of ours with its trials and files, for good where the server is this machine's own database.
+
+        Returns
+        -------
+        int or None
+            Bytes of its files (0 where they are a server's); None when nothing is there.
+        """
+        ...
+
     def address(self) -> str:
         """Return the tracking URI, for `mlflow ui --backend-store-uri`."""
         ...

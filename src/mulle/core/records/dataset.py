@@ -135,6 +135,8 @@ class Erasure:
         Who asked.
     lost : tuple of int
         Versions that can no longer be read: a restore had taken their rows out of the table.
+    backups : tuple of str
+        Files that `mulle backup` wrote before, which hold the rows still.
     """
 
     id: str
@@ -145,6 +147,7 @@ class Erasure:
     removed: dict[str, int]
     by: str
     lost: tuple[int, ...] = ()
+    backups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from datetime import datetime
 from mulle.core.records.base import Cause, Json
 
 __all__ = [
+    "FINAL",
     "FURTHER",
     "OUTCOMES",
     "STAGES",
@@ -36,6 +37,9 @@ gates held the new one back, its training failed, or its rows are too few."""
 STATES = ("queued", "running", "succeeded", "rejected", "failed", "cancelled")
 """The states of a run; the last four are final."""
 
+FINAL = STATES[2:]
+"""States that a run does not leave."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -51,6 +55,8 @@ class Run:
         Commit of the project, ``-dirty`` appended when it had changes.
     seed : int
         Of split and search.
+    release : str
+        Mulle's version and a hash of the project's lock files; empty in records of earlier releases.
     options : dict
         What deviates from the declaration (for example ``{"sabotage": "shuffled_targets"}`` in the demo).
     """
@@ -64,6 +70,7 @@ class Run:
     git: str | None = None
     seed: int = 0
     options: Json = field(default_factory=dict)
+    release: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,6 +53,8 @@ class Comparison:
         The metric of each.
     difference, low, high : float
         Challenger minus champion, with its 95% interval.
+    of : str
+        What the rows are, in words.
     """
 
     metric: str
@@ -62,6 +64,7 @@ class Comparison:
     difference: float
     low: float
     high: float
+    of: str = "rows"
 
 
 def compare(

@@ -87,7 +87,7 @@ def judge_champion(gate: NoWorseThanChampion, evidence: Evidence) -> GateResult:
     allowed = abs(found.champion) * gate.margin
     bound = found.champion + allowed if lower else found.champion - allowed
     if found.rows < gate.min_rows:
-        why = f"{found.rows} rows that neither has seen, {gate.min_rows} are wanted"
+        why = f"{found.rows} {found.of}, {gate.min_rows} are wanted"
         return lacking(name, gate.metric, bound, why, found.rows, value=found.challenger)
     # A challenger with the champion's very answers must not fail by the last bit of a sum.
     slack = 1e-9 * max(1.0, abs(bound))
@@ -180,7 +180,7 @@ def _compared(gate: NoWorseThanChampion, found: Comparison, lower: bool, holds: 
     margin = f" with a margin of {gate.margin:.2%}" if gate.margin else ""
     return (
         f"{gate.metric} {short(found.challenger)} {sign(holds, lower)} the champion's {short(found.champion)}{margin} "
-        f"on {found.rows} rows (difference {short(found.difference)}, 95% {short(found.low)} to {short(found.high)})"
+        f"on {found.rows} {found.of} (difference {short(found.difference)}, 95% {short(found.low)} to {short(found.high)})"
     )
 
 

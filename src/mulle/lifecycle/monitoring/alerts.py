@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mulle.core.clock import rfc3339
 from mulle.core.declare.model import Model
+from mulle.core.declare.service import SEVERITIES
 from mulle.core.hashing import derived_id
 from mulle.core.records.base import Cause, Json
 from mulle.core.records.window import Alert, AlertEvent, Signal, Window
@@ -17,7 +18,13 @@ __all__ = ["KINDS", "PERFORMANCE", "AlertChanges", "alert_changes", "kind_of"]
 PERFORMANCE = "performance"
 """The signal of a performance alert; its feature is empty and the metric stands in its evidence."""
 
-KINDS = {"psi": "drift", "null_rate": "quality", "unseen": "quality", PERFORMANCE: PERFORMANCE}
+KINDS = {
+    **dict.fromkeys(("psi", "js", "wasserstein"), "drift"),
+    **dict.fromkeys(("null_rate", "unseen"), "quality"),
+    **dict.fromkeys(("errors", "p99"), "service"),
+    "skew": "skew",
+    PERFORMANCE: PERFORMANCE,
+}
 """Signal to what it means for `Retrain(on=...)`."""
 
 
@@ -38,7 +45,7 @@ class AlertChanges:
 
 
 def kind_of(alert: Alert) -> str:
-    """Tell what an alert means to retraining: ``drift``, ``quality`` or ``performance``."""
+    """Tell what an alert means to retraining: ``drift``, ``quality``, ``service``, ``skew`` or ``performance``."""
     return KINDS.get(alert.signal, "quality")
 
 
@@ -75,7 +82,7 @@ def alert_changes(
         if signal.verdict == "alarm" and alert is None:
             opened.append(_open(model, window, signal, evidence, now))
         elif alert is not None and signal.verdict in ("alarm", "pass") and not _opened_by(alert, window):
-            events.append(_event(alert, window, "update" if signal.verdict == "alarm" else "close", evidence, now))
+            events += _further(model, alert, window, signal, evidence, now)
     if before is None and window.signals:
         watched = {(s.signal, s.feature) for s in window.signals} | {(PERFORMANCE, "")}
         for place, alert in known.items():
@@ -98,7 +105,7 @@ def _opened_by(alert: Alert, window: Window) -> bool:
 
 
 def _open(model: Model, window: Window, signal: Signal, evidence: Json, now: datetime) -> tuple[Alert, AlertEvent]:
-    what = f"{signal.signal} of {signal.feature}" if signal.feature else f"{evidence['metric']}"
+    what = f"{signal.signal} of {signal.feature}" if signal.feature else evidence.get("metric", signal.signal)
     alert = Alert(
         id=derived_id(window.end, "alert", model.name, signal.signal, signal.feature, rfc3339(window.start)),
         created_at=now,
@@ -106,11 +113,23 @@ def _open(model: Model, window: Window, signal: Signal, evidence: Json, now: dat
         model=model.name,
         signal=signal.signal,
         feature=signal.feature,
-        severity=_severity(signal),
+        severity=_severity(model, signal),
         evidence=evidence,
         next=f"mulle monitor {model.name}",
     )
     return alert, _event(alert, window, "open", evidence, now)
+
+
+def _further(model: Model, alert: Alert, window: Window, signal: Signal, evidence: Json, now: datetime) -> list[AlertEvent]:
+    if signal.verdict != "alarm":
+        return [_event(alert, window, "close", evidence, now)]
+    # That it goes on is written down and told nobody; that it matters more than before is told, once.
+    events = [replace(_event(alert, window, "update", evidence, now), tell=False)]
+    severity = _severity(model, signal)
+    if SEVERITIES.index(severity) > SEVERITIES.index(alert.severity):
+        id = derived_id(alert.created_at, "alert_event", alert.id, "rose", severity)
+        events.append(AlertEvent(id=id, alert=alert.id, at=now, kind="update", evidence=evidence, severity=severity))
+    return events
 
 
 def _event(alert: Alert, window: Window, kind: str, evidence: Json, now: datetime) -> AlertEvent:
@@ -118,7 +137,10 @@ def _event(alert: Alert, window: Window, kind: str, evidence: Json, now: datetim
     return AlertEvent(id=id, alert=alert.id, at=now, kind=kind, evidence=evidence)
 
 
-def _severity(signal: Signal) -> str:
+def _severity(model: Model, signal: Signal) -> str:
+    declared = dict(model.monitor.severity).get(signal.signal)
+    if declared is not None:
+        return declared
     # Answers that are measured to be bad, or inputs far beyond their bound, cannot wait; the rest asks for a look.
     far = signal.value is not None and signal.bound is not None and signal.value > 2 * signal.bound
     return "critical" if signal.signal == PERFORMANCE or far else "warning"

@@ -1,166 +1,210 @@
-"""Stage 8, drift and quality: a window's histograms held against the training reference."""
+"""Stage 8, drift and quality: a window's histograms held against the training reference.
+
+A signal alarms when it is beyond its bound and so far that chance alone would hardly ever bring it there: all tests of a
+window together do so with a probability of at most `Monitor.false_alarms` (Bonferroni).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import orjson
-import polars as pl
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from mulle.core.declare.monitor import Monitor
-from mulle.core.errors import DataError
 from mulle.core.records.base import Json
-from mulle.core.records.bundle import FeatureSpec
 from mulle.core.records.window import Signal
-from mulle.kernel.histograms import count, count_values, null_rate, psi, sampling_noise
+from mulle.kernel.change import beyond_chance, chance, excess_chance, wasserstein, wasserstein_noise
+from mulle.kernel.histograms import jensen_shannon, merge_entries, null_rate, psi, sampling_noise
 
-__all__ = ["PREDICTION", "decode_features", "drift_signals", "judge_drift", "quality_signals"]
+__all__ = ["PREDICTION", "Seen", "distances", "reference_for", "signals_of"]
 
 PREDICTION = "prediction"
 """What a signal on the answers themselves has for a feature."""
 
+_AGREES = 0.2
+"""What earlier windows show counts while the present one points there too: below this chance."""
 
-def decode_features(texts: pl.Series, specs: Sequence[FeatureSpec]) -> pl.DataFrame:
-    """Read the prediction log's ``features`` column.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What is known of a window's rows, counted.
+
+    Attributes
+    ----------
+    counted : Json
+        Histograms, by the reference's bins.
+    recent : Json or None
+        The sum of the windows before it, of the same bundle.
+    before : int
+        How many windows those are.
+    unseen : dict
+        Feature to rows whose category was never seen in training.
+    refused : dict
+        Field to rows that were refused for it.
+    """
+
+    counted: Json
+    recent: Json | None = None
+    before: int = 0
+    unseen: Mapping[str, int]
+    refused: Mapping[str, int]
+
+
+def signals_of(monitor: Monitor, seen: Seen, reference: Json) -> tuple[Signal, ...]:
+    """Judge drift of every feature and of the answers, and the quality of what came in.
+
+    ``psi``, ``js`` and ``wasserstein`` are told less what sampling alone gives, ``null_rate`` is bounded by the
+    reference's rate plus the declared bound; ``unseen``, ``out_of_range`` and ``type_errors`` are shares of rows.
 
     Parameters
     ----------
-    texts : polars.Series of String, shape (rows,)
-        One JSON object a row; a member that is missing reads as null.
-    specs : sequence of FeatureSpec
+    monitor : Monitor
+    seen : Seen
+    reference : Json
+        What `build_reference` gave, or a part of it (`reference_for`).
 
     Returns
     -------
-    polars.DataFrame, shape (rows, features)
-        Float64 for numbers, Datetime for times, String for categories and text, lists for lists.
-
-    Raises
-    ------
-    DataError
-        When a text is not JSON.
-
-    Examples
-    --------
-    >>> specs = [FeatureSpec(name="x", kind="number"), FeatureSpec(name="c", kind="category")]
-    >>> decode_features(pl.Series(['{"x": 1, "c": "a"}', '{"x": null}']), specs).rows()
-    [(1.0, 'a'), (None, None)]
+    tuple of Signal
     """
-    try:
-        rows = [orjson.loads(text) if text else {} for text in texts.to_list()]
-    except ValueError as error:
-        raise DataError("a logged row's features are not JSON", next="see `mulle doctor`") from error
-    kinds = {spec.column: spec.kind for spec in reversed(specs)}
-    columns = {name: _read([row.get(name) for row in rows], kinds[name]) for name in dict.fromkeys(s.column for s in specs)}
-    return pl.DataFrame(columns)
+    entries = [*_drift(monitor, seen, reference), *_quality(monitor, seen, reference)]
+    # Distances of one entry share their test; a look at several windows is one more.
+    tests = len({(now.feature, "" if now.signal in _DISTANCES else now.signal) for now, _ in entries})
+    level = monitor.false_alarms / max(1, tests * (1 if seen.recent is None else 2))
+    return tuple(_judged(now, longer, level) for now, longer in entries)
 
 
-def judge_drift(expected: Json, actual: Json, bound: float, feature: str, rows_are_few: bool) -> Signal:
-    """Hold one entry's PSI, less what sampling alone would give, against the bound.
+def reference_for(reference: Json, declared: str, part: int, min_rows: int) -> tuple[Json, str]:
+    """Choose what a window is held against.
 
-    In a window of 200 rows and 30 cells sampling alone gives about 0.15, so the raw index would alarm on nothing:
-    `sampling_noise` (with its source) is subtracted, and what would be below 0 is 0.
+    Parameters
+    ----------
+    reference : Json
+        What `build_reference` gave, perhaps with parts by `add_parts`.
+    declared : str
+        `Monitor.reference`.
+    part : int
+        The window's weekday (Monday is 1) or month.
+    min_rows : int
+        A part with fewer rows is no reference.
+
+    Returns
+    -------
+    reference, name
+    """
+    parts = reference.get("parts", {}) if reference.get("by") == declared else {}
+    chosen = parts.get(str(part))
+    if chosen is None or chosen["rows"] < min_rows:
+        return reference, "training"
+    return chosen, declared
+
+
+def distances(expected: Json, actual: Json) -> dict[str, float]:
+    """Measure how far an entry is from the reference's, each measure less what sampling alone would give.
+
+    In a window of 200 rows and 30 cells sampling alone gives a PSI of about 0.15: `sampling_noise` (with its source) is
+    subtracted from it, and from the others in squares, the PSI being about ``8 ln 2`` times the square of the
+    Jensen-Shannon distance where both are small (Lin, IEEE Trans. Inf. Theory 37, 1991). What would be below 0 is 0.
 
     Parameters
     ----------
     expected, actual : Json
         Entries of the reference and of the window.
-    bound : float
-    feature : str
-    rows_are_few : bool
-        The window is too small to be judged.
 
     Returns
     -------
-    Signal
-        ``psi``; value None when either side holds nothing but nulls.
+    dict
+        ``psi``, ``js`` and, of numbers, ``wasserstein``; empty when either side holds nothing but nulls.
     """
-    n, m = (entry["rows"] - entry["nulls"] for entry in (expected, actual))
-    if not n or not m:
-        return Signal(feature=feature, signal="psi", value=None, bound=bound, verdict="too_few")
-    value = max(0.0, psi(expected, actual) - sampling_noise(expected, actual))
-    return Signal(feature=feature, signal="psi", value=value, bound=bound, verdict=_verdict(value, bound, rows_are_few))
+    if any(entry["rows"] == entry["nulls"] for entry in (expected, actual)):
+        return {}
+    noise = sampling_noise(expected, actual)
+    found = {
+        "psi": max(0.0, psi(expected, actual) - noise),
+        "js": _less(jensen_shannon(expected, actual), noise / (8 * math.log(2))),
+    }
+    if expected["kind"] == "number":
+        found["wasserstein"] = _less(wasserstein(expected, actual), wasserstein_noise(expected, actual) ** 2)
+    return found
 
 
-def drift_signals(monitor: Monitor, features: pl.DataFrame, answers: pl.Series, reference: Json) -> tuple[Signal, ...]:
-    """Judge the drift of every feature and of the answers.
+_DISTANCES = ("psi", "js", "wasserstein")
 
-    Parameters
-    ----------
-    monitor : Monitor
-    features : polars.DataFrame, shape (rows, features)
-    answers : polars.Series, shape (rows,)
-    reference : Json
-        What `build_reference` gave.
-    """
-    counted, bound = count(features, reference), monitor.drift.bound
-    signals = []
-    for name, expected in reference["features"].items():
-        actual = counted["features"][name]
-        few = actual["rows"] - actual["nulls"] < monitor.min_rows
-        signals.append(judge_drift(expected, actual, bound, name, few))
-    given = count_values(answers, reference["prediction"])
-    signals.append(judge_drift(reference["prediction"], given, bound, PREDICTION, answers.len() < monitor.min_rows))
-    return tuple(signals)
+Looks = tuple[Signal, Signal | None]
+"""A signal of the window alone, and of it with those before it."""
 
 
-def quality_signals(monitor: Monitor, features: pl.DataFrame, unseen: pl.Series, reference: Json) -> tuple[Signal, ...]:
-    """Judge nulls of every feature and categories never seen in training.
-
-    ``null_rate`` is bounded by the reference's rate plus the declared bound; ``unseen`` is the share of rows that
-    serving marked, bounded by the declared bound alone (training has none by definition).
-
-    Parameters
-    ----------
-    monitor : Monitor
-    features : polars.DataFrame, shape (rows, features)
-    unseen : polars.Series of String, shape (rows,)
-        JSON text: the names of the features whose category was never seen.
-    reference : Json
-    """
-    counted, bound, few = count(features, reference), monitor.quality.bound, features.height < monitor.min_rows
-    marked = _tally(unseen)
-    signals = []
-    for name, expected in reference["features"].items():
-        actual = counted["features"][name]
-        if not actual["rows"]:
+def _drift(monitor: Monitor, seen: Seen, reference: Json) -> Iterator[Looks]:
+    for name, expected in (*reference["features"].items(), (PREDICTION, reference["prediction"])):
+        actual = _entry(seen.counted, name)
+        alone = _measured(monitor, name, expected, actual, 1)
+        if seen.recent is None or not _agrees(alone[0]):
+            yield from ((now, None) for now in alone)
             continue
-        rate, most = null_rate(actual), min(1.0, null_rate(expected) + bound)
-        signals.append(Signal(feature=name, signal="null_rate", value=rate, bound=most, verdict=_verdict(rate, most, few)))
+        both = merge_entries(actual, _entry(seen.recent, name))
+        yield from zip(alone, _measured(monitor, name, expected, both, seen.before + 1), strict=True)
+
+
+def _agrees(signal: Signal) -> bool:
+    return signal.verdict != "too_few" and signal.p_value is not None and signal.p_value <= _AGREES
+
+
+def _measured(monitor: Monitor, name: str, expected: Json, actual: Json, windows: int) -> list[Signal]:
+    found = distances(expected, actual)
+    few = not found or actual["rows"] - actual["nulls"] < monitor.min_rows
+    p_value = chance(expected, actual) if found else None
+    measures = _DISTANCES if expected["kind"] == "number" else _DISTANCES[:2]
+    return [
+        Signal(
+            feature=name, signal=measure, value=found.get(measure), bound=getattr(monitor.drift, measure),
+            verdict="too_few" if few else "pass", p_value=p_value, windows=windows,
+        )
+        for measure in measures
+    ]  # fmt: skip
+
+
+def _quality(monitor: Monitor, seen: Seen, reference: Json) -> Iterator[Looks]:
+    bound = monitor.quality.bound
+    for name, expected in reference["features"].items():
+        actual = seen.counted["features"][name]
+        rows, values = actual["rows"], actual["rows"] - actual["nulls"]
+        if not rows:
+            continue
+        most = min(1.0, null_rate(expected) + bound)
+        yield _share(monitor, name, "null_rate", actual["nulls"], rows, most, (expected["nulls"], expected["rows"])), None
+        trained = expected["rows"] - expected["nulls"]
         if expected["kind"] == "category":
-            share = marked.get(name, 0) / actual["rows"]
-            signals.append(Signal(feature=name, signal="unseen", value=share, bound=bound, verdict=_verdict(share, bound, few)))
-    return tuple(signals)
+            yield _share(monitor, name, "unseen", seen.unseen.get(name, 0), rows, bound, (0, trained)), None
+        elif values and len(actual["counts"]) > 1:
+            outside = actual["counts"][0] + actual["counts"][-1]
+            told = _share(monitor, name, "out_of_range", outside, values, bound, (0, trained))
+            yield replace(told, p_value=beyond_chance(outside, values, trained)), None
+    for name, refused in sorted(seen.refused.items()):
+        asked = seen.counted["rows"] + sum(seen.refused.values())
+        yield _share(monitor, name, "type_errors", refused, asked, bound, (0, reference["rows"])), None
 
 
-def _verdict(value: float, bound: float, rows_are_few: bool) -> str:
-    if rows_are_few:
-        return "too_few"
-    return "alarm" if value > bound else "pass"
+def _share(monitor: Monitor, name: str, signal: str, hits: int, rows: int, bound: float, known: tuple[int, int]) -> Signal:
+    verdict = "too_few" if rows < monitor.min_rows else "pass"
+    p_value = excess_chance(hits, rows, *known)
+    return Signal(feature=name, signal=signal, value=hits / rows, bound=bound, verdict=verdict, p_value=p_value)
 
 
-def _read(values: list[Any], kind: str) -> pl.Series:
-    if kind == "item" or any(isinstance(v, list) for v in values):
-        inner = pl.Float64 if kind == "item" else pl.String
-        return pl.Series([v if isinstance(v, list) else None for v in values], dtype=pl.List(inner), strict=False)
-    if kind != "number":
-        return pl.Series([_text(v) for v in values], dtype=pl.String)
-    if any(isinstance(v, str) for v in values):  # a time is a number that is logged as text
-        texts = pl.Series([v if isinstance(v, str) else None for v in values], dtype=pl.String)
-        return texts.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
-    return pl.Series(values, dtype=pl.Float64, strict=False)
+def _judged(now: Signal, longer: Signal | None, level: float) -> Signal:
+    found = next((s for s in (now, longer) if s is not None and _alarms(s, level)), None)
+    return now if found is None else replace(found, verdict="alarm")
 
 
-def _text(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+def _alarms(signal: Signal, level: float) -> bool:
+    if signal.verdict == "too_few" or signal.value is None or signal.bound is None or signal.p_value is None:
+        return False
+    return signal.value > signal.bound and signal.p_value <= level
 
 
-def _tally(unseen: pl.Series) -> dict[str, int]:
-    lists = unseen.to_list() if unseen.dtype != pl.String else [orjson.loads(t) if t else [] for t in unseen.to_list()]
-    tally: dict[str, int] = {}
-    for names in lists:
-        for name in names or ():
-            tally[name] = tally.get(name, 0) + 1
-    return tally
+def _entry(histograms: Json, name: str) -> Json:
+    entry: Json = histograms["prediction"] if name == PREDICTION else histograms["features"][name]
+    return entry
+
+
+def _less(value: float, square: float) -> float:
+    return math.sqrt(max(0.0, value**2 - square))

@@ -91,11 +91,13 @@ def with_outcomes(predictions: pl.DataFrame, labels: pl.DataFrame, now: datetime
         When a key is not JSON.
     """
     row = pl.col("request") if "request" in predictions.columns else pl.col("id")
-    left = predictions.with_columns(plain_key(predictions["key"]).alias("_key"), row.alias("_row"))
     known = (labels if labels.width else pl.DataFrame(schema=_LABELS)).filter(pl.col("known_at") <= now)
     known = known.with_columns(plain_key(known["key"]).alias("_key"), pl.col("value").cast(pl.String).alias("_value"))
-    rows = left.select(pl.col("id").alias("prediction_id"), "_row").unique("prediction_id")
     by_key = known.filter(pl.col("prediction_id").is_null() & pl.col("_key").is_not_null())
+    # To read every key takes longer than all else, and most labels name their prediction.
+    key = pl.lit(plain_key(predictions["key"]) if by_key.height else None, dtype=pl.String)
+    left = predictions.with_columns(key.alias("_key"), row.alias("_row"))
+    rows = left.select(pl.col("id").alias("prediction_id"), "_row").unique("prediction_id")
     ways = (
         (known.join(rows, on="prediction_id", maintain_order="left"), ["_row"]),
         (by_key.filter(pl.col("time").is_not_null()), ["_key", "time"]),

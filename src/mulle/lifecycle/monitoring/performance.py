@@ -12,13 +12,23 @@ from numpy.typing import NDArray
 
 from mulle.core.declare.gates import AtLeast
 from mulle.core.declare.model import Model
-from mulle.core.records.window import Performance
+from mulle.core.records.base import Json
+from mulle.core.records.bundle import FeatureSpec
+from mulle.core.records.window import Performance, Slice
+from mulle.kernel.encode import encode
+from mulle.kernel.estimate import expected_loss, expected_of_classes
 from mulle.kernel.metrics import measure
+from mulle.lifecycle.monitoring.decode import decode_rows
 
-__all__ = ["ENOUGH", "is_mature", "judge_performance", "labels_share"]
+__all__ = ["ENOUGH", "expected_metric", "is_mature", "judge_performance", "judge_slices", "labels_share"]
 
 ENOUGH = 0.98
 """Share of the labels that can still come with which a window is mature before its delay has passed."""
+
+_VALUES = 50
+
+_SAMPLE = 20_000
+"""Rows that an estimate is taken over, evenly spaced."""
 
 
 def labels_share(outcomes: pl.DataFrame) -> float:
@@ -92,6 +102,70 @@ def judge_performance(model: Model, outcomes: pl.DataFrame, *, mature: bool, cla
         bound=bound,
         verdict=verdict,
     )
+
+
+def judge_slices(model: Model, outcomes: pl.DataFrame, *, mature: bool, classes: Sequence[str] = ()) -> tuple[Slice, ...]:
+    """Measure the labelled rows by each value of the raw columns that `Monitor.slices` names.
+
+    Parameters
+    ----------
+    model, outcomes, mature, classes
+        As for `judge_performance`; the rows' raw columns are in ``row``, JSON texts.
+
+    Returns
+    -------
+    tuple of Slice
+        By column and value; of each column the `_VALUES` most frequent. Null is told as an empty text.
+    """
+    columns = model.monitor.slices
+    if not columns or not outcomes.height or "row" not in outcomes.columns:
+        return ()
+    found = []
+    raw = decode_rows(outcomes["row"], columns)
+    for column in columns:
+        values = raw[column].fill_null("")
+        named = values.value_counts().sort(["count", values.name], descending=[True, False])[values.name].head(_VALUES)
+        for value in sorted(named.to_list()):
+            rows = outcomes.filter(values == value)
+            told = judge_performance(model, rows, mature=mature, classes=classes)
+            found.append(Slice(column=column, value=value, rows=rows.height, performance=told))
+    return tuple(found)
+
+
+def expected_metric(
+    model: Model, metric: str, answers: pl.DataFrame, features: pl.DataFrame, specs: Sequence[FeatureSpec], estimate: Json | None
+) -> float | None:
+    """Estimate a metric from answers and features alone, before any label is in.
+
+    Classifiers by their confidence, regression by a model of its loss; both are in the bundle, learned on the holdout (see
+    `mulle.kernel.estimate`).
+
+    Parameters
+    ----------
+    model : Model
+    metric : str
+    answers : polars.DataFrame, shape (rows, ...)
+        ``value`` and, of classifiers, ``probabilities``.
+    features : polars.DataFrame, shape (rows, features)
+    specs : sequence of FeatureSpec
+    estimate : Json or None
+        What the bundle has learned.
+
+    Returns
+    -------
+    float or None
+        None without rows, or where nothing was learned for this metric.
+    """
+    if estimate is None or not answers.height:
+        return None
+    if model.task != "regression":
+        _, probabilities = _probabilities(answers, estimate["classes"])
+        return None if probabilities is None else expected_of_classes(metric, model.task, probabilities, estimate)
+    if estimate["metric"] != metric:
+        return None
+    step = -(-answers.height // _SAMPLE)
+    values = answers["value"].gather_every(step).cast(pl.Float64, strict=False).to_numpy()
+    return expected_loss(encode(features.gather_every(step), specs), values, estimate)
 
 
 def _measure(model: Model, metric: str, labelled: pl.DataFrame, classes: Sequence[str]) -> float:

@@ -47,6 +47,7 @@ def write_bundle(
     reference: Json,
     sample: Sample,
     card: str,
+    estimate: Json | None = None,
 ) -> tuple[str, Path]:
     """Write a bundle.
 
@@ -68,6 +69,8 @@ def write_bundle(
         What `make_sample` gave: the transform is proved with it whenever the bundle loads.
     card : str
         Markdown.
+    estimate : dict, optional
+        What was learned of the model's own loss (`mulle.kernel.estimate`).
 
     Returns
     -------
@@ -85,6 +88,8 @@ def write_bundle(
     try:
         _fill(made, contract, model, native, project_folder)
         _describe(made, contract, reference, sample, card)
+        if estimate is not None:
+            (made / "estimate.json").write_text(json.dumps(to_json(estimate), sort_keys=True) + "\n")
         made.chmod(0o755)
         name = hash_folder(made)
         _publish(made, folder / name)

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from mulle.core.clock import rfc3339
 from mulle.core.declare.model import Model
-from mulle.core.declare.rollout import Canary, Rollout
+from mulle.core.declare.rollout import BLUE_GREEN, CANARY, IMMEDIATE, Rollout
 from mulle.core.errors import Refused, UsageError
 from mulle.core.hashing import derived_id
 from mulle.core.records.base import Cause, Json
-from mulle.core.records.deployment import Deployment, Route, champion_of, current
+from mulle.core.records.deployment import PRODUCTION, Deployment, Route, challenger_of, champion_of, current, former_of
 
 __all__ = [
-    "PRODUCTION",
     "canary_of",
     "first_deployment",
     "hold_back",
+    "note",
     "promote",
     "roll_back",
-    "start_canary",
+    "settle",
+    "start_release",
     "step_canary",
 ]
-
-PRODUCTION = "production"
 
 
 def canary_of(deployment: Deployment | None) -> Route | None:
@@ -41,7 +41,10 @@ def first_deployment(
     by: str,
     causes: Sequence[Cause],
     effective_at: datetime | None = None,
-    champion: int | None = None,
+    before: Deployment | None = None,
+    environment: str = PRODUCTION,
+    watched: bool = False,
+    evidence: Json | None = None,
 ) -> Deployment:
     """Give a version all traffic at once: a model's first, an immediate rollout, or a person's `mulle deploy`.
 
@@ -55,14 +58,22 @@ def first_deployment(
     causes : sequence of Cause
     effective_at : datetime, optional
         `now` by default; later on a replay clock, where a run takes time.
-    champion : int, optional
-        The champion before, if there was one.
+    before : Deployment, optional
+        The one in force, if there was one.
+    environment : str
+    watched : bool
+        The champion before goes on scoring unseen, to be gone back to.
+    evidence : dict, optional
     """
-    routes = (Route(version=version, share=1.0, mode="champion"),)
-    return _move(model.name, "deploy", champion, version, routes, now=now, effective_at=effective_at, by=by, causes=causes)
+    champion = champion_of(before)
+    routes = _alone(version, champion if watched else None)
+    return _move(
+        model.name, "deploy", champion, version, routes, now=now, effective_at=effective_at, by=by, causes=causes,
+        environment=environment, paused=before is not None and before.paused, evidence=evidence,
+    )  # fmt: skip
 
 
-def start_canary(
+def start_release(
     rollout: Rollout,
     before: Deployment | None,
     version: int,
@@ -72,22 +83,27 @@ def start_canary(
     effective_at: datetime,
     by: str,
     causes: Sequence[Cause],
+    environment: str = PRODUCTION,
+    evidence: Json | None = None,
 ) -> Deployment:
-    """Begin the release of a version beside the champion, at the canary's first share.
+    """Begin the release of a version beside the champion, by the declared mode.
 
     Without a champion there is nothing to compare with, and with `immediate()` nothing to wait for: then the version is
-    deployed at once.
+    deployed at once. What waits for a person's approval before anything else scores unseen until then.
 
     Parameters
     ----------
     rollout : Rollout
     before : Deployment or None
-        The one in force. A canary that still runs is replaced by this one; the champion stays.
+        The one in force. A release that is under way is replaced by this one; the champion stays.
     version : int
     model : Model
     now, effective_at : datetime
     by : str
     causes : sequence of Cause
+    environment : str
+    evidence : dict, optional
+        What staging's check found.
 
     Raises
     ------
@@ -97,16 +113,21 @@ def start_canary(
     champion = champion_of(before)
     if champion == version:
         raise Refused(f"{model.name}@{version} is the champion already", next=f"see `mulle history {model.name}`")
-    if champion is None or not isinstance(rollout, Canary):
+    if before is None or champion is None or (rollout.mode == IMMEDIATE and not rollout.approval):
         return first_deployment(
-            model, version, now=now, by=by, causes=causes, effective_at=effective_at, champion=champion
+            model, version, now=now, by=by, causes=causes, effective_at=effective_at, before=before, environment=environment,
+            watched=bool(rollout.watch), evidence=evidence,
         )  # fmt: skip
-    routes = _shared(champion, version, rollout.steps[0])
-    return _move(model.name, "canary", champion, version, routes, now=now, effective_at=effective_at, by=by, causes=causes)
+    routes = _shared(champion, version, rollout.steps[0]) if rollout.mode == CANARY else _beside(champion, version)
+    action = {CANARY: "canary", BLUE_GREEN: "blue_green", IMMEDIATE: "await"}.get(rollout.mode, "shadow")
+    return _move(
+        model.name, action, champion, version, routes, now=now, effective_at=effective_at, by=by, causes=causes,
+        environment=environment, paused=before.paused, evidence=evidence,
+    )  # fmt: skip
 
 
 def step_canary(
-    rollout: Canary,
+    rollout: Rollout,
     before: Deployment,
     *,
     now: datetime,
@@ -125,12 +146,10 @@ def step_canary(
     champion, canary = _pair(before)
     share = next((s for s in rollout.steps if s > canary.share), 1.0)
     if share >= 1.0:
-        return promote(before, now=now, by=by, causes=causes, evidence=evidence, effective_at=effective_at)
+        watched = bool(rollout.watch)
+        return promote(before, now=now, by=by, causes=causes, evidence=evidence, effective_at=effective_at, watched=watched)
     routes = _shared(champion, canary.version, share)
-    return _move(
-        before.model, "canary", champion, canary.version, routes,
-        now=now, effective_at=effective_at, by=by, causes=causes, evidence=evidence, environment=before.environment,
-    )  # fmt: skip
+    return _after(before, "canary", champion, canary.version, routes, now, effective_at, by, causes, evidence)
 
 
 def promote(
@@ -141,20 +160,18 @@ def promote(
     causes: Sequence[Cause],
     evidence: Json | None = None,
     effective_at: datetime | None = None,
+    watched: bool = False,
 ) -> Deployment:
-    """Make the canary the champion.
+    """Make the challenger the champion; `watched` keeps the champion before scoring unseen, to be gone back to.
 
     Raises
     ------
     UsageError
-        When no canary runs.
+        When no release is under way.
     """
     champion, canary = _pair(before)
-    routes = (Route(version=canary.version, share=1.0, mode="champion"),)
-    return _move(
-        before.model, "promote", champion, canary.version, routes,
-        now=now, effective_at=effective_at, by=by, causes=causes, evidence=evidence, environment=before.environment,
-    )  # fmt: skip
+    routes = _alone(canary.version, champion if watched else None)
+    return _after(before, "promote", champion, canary.version, routes, now, effective_at, by, causes, evidence)
 
 
 def hold_back(
@@ -166,23 +183,72 @@ def hold_back(
     evidence: Json | None = None,
     effective_at: datetime | None = None,
 ) -> Deployment:
-    """End the canary; the champion takes all traffic again.
+    """End the release; the champion takes all traffic again.
 
     Raises
     ------
     UsageError
-        When no canary runs.
+        When no release is under way.
     """
     champion, canary = _pair(before)
-    routes = (Route(version=champion, share=1.0, mode="champion"),)
-    return _move(
-        before.model, "hold_back", champion, canary.version, routes,
-        now=now, effective_at=effective_at, by=by, causes=causes, evidence=evidence, environment=before.environment,
+    return _after(before, "hold_back", champion, canary.version, _alone(champion), now, effective_at, by, causes, evidence)
+
+
+def settle(
+    before: Deployment,
+    *,
+    now: datetime,
+    by: str,
+    causes: Sequence[Cause],
+    evidence: Json | None = None,
+    effective_at: datetime | None = None,
+) -> Deployment:
+    """End the watch over a new champion: the former one is let go.
+
+    Raises
+    ------
+    UsageError
+        When none is watched.
+    """
+    champion = champion_of(before)
+    if champion is None or former_of(before) is None:
+        raise UsageError(f"{before.model}: no watch is on", next=f"see `mulle history {before.model}`")
+    return _after(before, "settle", before.from_version, champion, _alone(champion), now, effective_at, by, causes, evidence)
+
+
+def note(
+    before: Deployment,
+    action: str,
+    *,
+    now: datetime,
+    by: str,
+    causes: Sequence[Cause],
+    evidence: Json | None = None,
+    effective_at: datetime | None = None,
+    paused: bool | None = None,
+) -> Deployment:
+    """Record what leaves the routes as they are: ``await``, ``hold``, ``refuse``, ``pause`` or ``resume``.
+
+    Parameters
+    ----------
+    paused : bool, optional
+        From now on; as before by default.
+    """
+    made = _after(
+        before, action, before.from_version, before.to_version, before.routes, now, effective_at, by, causes, evidence
     )  # fmt: skip
+    return made if paused is None else replace(made, paused=paused)
 
 
 def roll_back(
-    deployments: Sequence[Deployment], *, now: datetime, by: str, causes: Sequence[Cause], to: int | None = None
+    deployments: Sequence[Deployment],
+    *,
+    now: datetime,
+    by: str,
+    causes: Sequence[Cause],
+    to: int | None = None,
+    evidence: Json | None = None,
+    effective_at: datetime | None = None,
 ) -> Deployment:
     """Move the pointer back; a running canary ends with it.
 
@@ -218,11 +284,7 @@ def roll_back(
             next=f"see `mulle history {present.model}`, or deploy a version by name",
             model=present.model,
         )
-    routes = (Route(version=target, share=1.0, mode="champion"),)
-    return _move(
-        present.model, "rollback", champion, target, routes,
-        now=now, effective_at=None, by=by, causes=causes, environment=present.environment,
-    )  # fmt: skip
+    return _after(present, "rollback", champion, target, _alone(target), now, effective_at, by, causes, evidence)
 
 
 def _line(deployments: Sequence[Deployment], now: datetime) -> list[int]:
@@ -241,10 +303,21 @@ def _line(deployments: Sequence[Deployment], now: datetime) -> list[int]:
 
 
 def _pair(deployment: Deployment) -> tuple[int, Route]:
-    champion, canary = champion_of(deployment), canary_of(deployment)
+    champion, canary = champion_of(deployment), challenger_of(deployment)
     if champion is None or canary is None:
-        raise UsageError(f"{deployment.model}: no canary runs", next=f"see `mulle history {deployment.model}`")
+        raise UsageError(
+            f"{deployment.model}: no canary runs, nor a shadow", next=f"see `mulle history {deployment.model}`"
+        )  # fmt: skip
     return champion, canary
+
+
+def _alone(champion: int, former: int | None = None) -> tuple[Route, ...]:
+    routes = (Route(version=champion, share=1.0, mode="champion"),)
+    return routes if former is None else (*routes, Route(version=former, share=0.0, mode="shadow"))
+
+
+def _beside(champion: int, version: int) -> tuple[Route, ...]:
+    return (*_alone(champion), Route(version=version, share=0.0, mode="shadow"))
 
 
 def _shared(champion: int, version: int, share: float) -> tuple[Route, ...]:
@@ -252,6 +325,16 @@ def _shared(champion: int, version: int, share: float) -> tuple[Route, ...]:
         Route(version=champion, share=1.0 - share, mode="champion"),
         Route(version=version, share=share, mode="canary"),
     )
+
+
+def _after(
+    before: Deployment, action: str, champion: int | None, version: int, routes: tuple[Route, ...], now: datetime,
+    effective_at: datetime | None, by: str, causes: Sequence[Cause], evidence: Json | None,
+) -> Deployment:  # fmt: skip
+    return _move(
+        before.model, action, champion, version, routes, now=now, effective_at=effective_at, by=by, causes=causes,
+        evidence=evidence, environment=before.environment, paused=before.paused,
+    )  # fmt: skip
 
 
 def _move(
@@ -267,6 +350,7 @@ def _move(
     causes: Sequence[Cause],
     evidence: Json | None = None,
     environment: str = PRODUCTION,
+    paused: bool = False,
 ) -> Deployment:
     # A step that runs again derives the same id: same model, move, versions, shares and instant of effect.
     effective = effective_at if effective_at is not None else now
@@ -286,4 +370,5 @@ def _move(
         to_version=version,
         routes=routes,
         evidence=dict(evidence or {}),
+        paused=paused,
     )

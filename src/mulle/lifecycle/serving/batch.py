@@ -50,9 +50,11 @@ class Job:
         How to learn that the client left.
     cost : float
         Seconds that it was expected to take when it came.
+    held : list of bytes or None
+        Where its log records wait, if it is a part of a request whose other parts may still be refused.
     """
 
-    __slots__ = ("cost", "future", "gone", "request", "rows", "started", "version")
+    __slots__ = ("cost", "future", "gone", "held", "request", "rows", "started", "version")
 
     def __init__(
         self,
@@ -62,9 +64,10 @@ class Job:
         started: float,
         future: asyncio.Future[list[Answer]],
         gone: Gone | None = None,
+        held: list[bytes] | None = None,
     ) -> None:
         self.rows, self.request, self.version, self.started, self.future = rows, request, version, started, future
-        self.gone, self.cost = gone, 0.0
+        self.gone, self.held, self.cost = gone, held, 0.0
 
 
 class Waiting:
@@ -218,6 +221,8 @@ class Lane:
         first = self._jobs.popleft()
         jobs, rows = [first], len(first.rows)
         while self._jobs and len(jobs) < REQUESTS and rows + len(self._jobs[0].rows) <= ROWS:
+            if first.held is not None or self._jobs[0].held is not None:
+                break  # by itself, for its records are not to be mixed with others
             if self._jobs[0].version != first.version or type(self._jobs[0].version) is not type(first.version):
                 break
             jobs.append(self._jobs.popleft())

@@ -38,7 +38,7 @@ class Drained:
     busy: bool = False
 
 
-def drain(folder: Path, lake: Lake, *, now: datetime) -> Drained:
+def drain(folder: Path, lake: Lake, *, now: datetime, environment: str = "") -> Drained:
     """Move what is logged and not yet in the lake; one drainer per home.
 
     Parameters
@@ -48,6 +48,8 @@ def drain(folder: Path, lake: Lake, *, now: datetime) -> Drained:
     lake : Lake
     now : datetime
         Recorded as the moment of progress.
+    environment : str
+        Whose log it is, where that is not production: its rows go to tables of their own, ``predictions_staging``.
 
     Returns
     -------
@@ -67,6 +69,7 @@ def drain(folder: Path, lake: Lake, *, now: datetime) -> Drained:
         counts = {}
         for kind, table, _ in _KINDS:
             segments = sorted(folder.glob(f"{kind}-*{SUFFIX}"))
+            table += f"_{environment}" if environment else ""
             counts[kind] = sum(_segment(path, kind, table, lake, progress) for path in segments)
         left = {p.name for p in folder.glob(f"*{SUFFIX}")}
         write_progress(folder, {name: told for name, told in progress.items() if name in left})

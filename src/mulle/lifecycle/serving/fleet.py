@@ -13,7 +13,8 @@ from mulle.lifecycle.serving.score import Answer
 __all__ = ["members", "spread"]
 
 Rows = Sequence[Mapping[str, Any]]
-Send = Callable[[str, Rows, int], "asyncio.Future[list[Answer]]"]
+Send = Callable[[str, Rows, int, "list[bytes] | None"], "asyncio.Future[list[Answer]]"]
+Log = Callable[[list[bytes]], "asyncio.Future[None]"]
 
 
 def members(rows: Rows, each: str, fleet: str, routed: Container[str]) -> dict[str, list[int]]:
@@ -46,14 +47,19 @@ def members(rows: Rows, each: str, fleet: str, routed: Container[str]) -> dict[s
 
 
 def spread(
-    rows: Rows, each: str, fleet: str, routed: Container[str], loop: asyncio.AbstractEventLoop, send: Send
+    rows: Rows, each: str, fleet: str, routed: Container[str], loop: asyncio.AbstractEventLoop, send: Send, log: Log
 ) -> asyncio.Future[list[Answer]]:
     """Send each row to its member and gather the answers; each names the model that gave it.
+
+    Where several models answer, their log records are held until all have: a request is answered as a whole or not at all.
 
     Parameters
     ----------
     send : callable
-        Queues rows for a model; the last argument numbers the request's parts from 0.
+        Queues rows for a model, with the number of the request's part from 0 and a list that takes its log records (None: they
+        are written at once).
+    log : callable
+        Writes the records of all parts.
 
     Returns
     -------
@@ -63,6 +69,7 @@ def spread(
     groups = members(rows, each, fleet, routed)
     whole: asyncio.Future[list[Answer]] = loop.create_future()
     answers: list[Answer] = [{}] * len(rows)
+    held: list[bytes] | None = [] if len(groups) > 1 else None
     left = len(groups)
 
     def done(model: str, places: list[int], part: asyncio.Future[list[Answer]]) -> None:
@@ -80,10 +87,17 @@ def spread(
             answer["model"] = model
             answers[place] = answer
         left -= 1
-        if not left:
+        if not left and held:
+            log(held).add_done_callback(written)
+        elif not left:
             whole.set_result(answers)
 
+    def written(writing: asyncio.Future[None]) -> None:
+        error = writing.exception()
+        if not whole.done():
+            whole.set_result(answers) if error is None else whole.set_exception(error)
+
     for number, (model, places) in enumerate(groups.items()):
-        part = send(model, [rows[i] for i in places], number)
+        part = send(model, [rows[i] for i in places], number, held)
         part.add_done_callback(lambda found, model=model, places=places: done(model, places, found))  # type: ignore[misc]
     return whole

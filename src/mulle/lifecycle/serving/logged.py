@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from mulle.core.clock import EPOCH
-from mulle.core.errors import MulleError
+from mulle.core.errors import ContractError, MulleError
 from mulle.kernel.keys import key_text
 from mulle.kernel.redact import pseudonym
 from mulle.kernel.routes import LogRule
@@ -98,7 +98,14 @@ def refused_record(
     at = (now - EPOCH) // timedelta(microseconds=1)
     ended = perf_counter()
     told = [
-        {"id": request, "request": request, "version": version, "seconds": round(ended - started, 6), "error": _kind(error)}
+        {
+            "id": request,
+            "request": request,
+            "version": version,
+            "seconds": round(ended - started, 6),
+            "error": _kind(error),
+            **_field(error),
+        }
         for request, started, version, error in refused
     ]
     told += [
@@ -106,6 +113,11 @@ def refused_record(
         for id, (version, error) in zip(fresh_ids(at, len(faults)), faults, strict=True)
     ]
     return pack(orjson.dumps({"refused": told, "model": model, "at": at}))
+
+
+def _field(error: Exception) -> dict[str, str]:
+    field = error.facts.get("field") if isinstance(error, ContractError) else None
+    return {"unseen": orjson.dumps([field]).decode()} if field else {}
 
 
 def _kind(error: Exception) -> str:

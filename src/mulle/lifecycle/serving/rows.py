@@ -22,7 +22,8 @@ PREDICTION_SCHEMA: dict[str, pl.DataType] = {
 }  # fmt: skip
 """Columns of the table of predictions. `value` is text: a class's label, or a number that casts to Float64.
 
-What was refused has route ``refused``, the kind of the error, and neither row nor value.
+What was refused has route ``refused``, the kind of the error, in ``unseen`` the field that broke the contract, and neither row
+nor value.
 """
 
 _REFUSED = {

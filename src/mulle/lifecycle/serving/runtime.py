@@ -17,6 +17,7 @@ import polars as pl
 from mulle.core.clock import Clock, WallClock, duration
 from mulle.core.declare.fleet import fleet_of
 from mulle.core.errors import LogNotWritable, MulleError, NotFound, Overloaded, TooLarge, Unavailable
+from mulle.core.ports.traces import Traces
 from mulle.core.records.bundle import Contract
 from mulle.core.settings import Settings
 from mulle.kernel.routes import ROUTES
@@ -62,6 +63,8 @@ class Runtime:
     ----------
     tally : Tally
     table : Table
+    traces : Traces or None
+        Where the spans of requests go.
     draining : bool
         Set when the process was asked to end: not ready any more, and finishing what it took.
     """
@@ -78,14 +81,14 @@ class Runtime:
         self._child = Worker(seconds=self._deadline, memory=settings.child_memory)
         self.explaining = Explaining(seconds=self._deadline, memory=settings.child_memory)
         self.table = Table(
-            settings.home / ROUTES,
+            settings.serving / ROUTES,
             Shelf(joiner, self._child),
             self._openers,
             self._clock,
             by_row=self._by_row,
             most=settings.max_memory,
         )
-        folder = log_folder(settings.home)
+        folder = log_folder(settings.serving)
         self._predictions = Segment(folder, "predictions", fsync=settings.fsync)
         self._labels = Segment(folder, "labels", fsync=settings.fsync)
         self._shadows = Shadows(self._predictions, self._count)
@@ -95,6 +98,7 @@ class Runtime:
         self._told: set[tuple[int, str]] = set()
         self._watches: list[asyncio.Task[None]] = []
         self._peers: Peers | None = None
+        self.traces: Traces | None = None
 
     async def start(self) -> None:
         """Load what is routed and begin to watch the routing table."""
@@ -181,9 +185,10 @@ class Runtime:
         if each is not None:
             return spread(
                 rows, each, model, self.table, loop,
-                lambda name, part, number: self._queued(
-                    name, Job(part, f"{request}-{number}" if number else request, None, started, loop.create_future(), gone)
+                lambda name, part, n, held: self._queued(
+                    name, Job(part, f"{request}-{n}" if n else request, None, started, loop.create_future(), gone, held)
                 ),
+                lambda records: loop.run_in_executor(self._workers, self._log, model, records, len(rows)),
             )  # fmt: skip
         job = Job(rows, request, version, started, loop.create_future(), gone)
         lane.submit(job)
@@ -296,7 +301,7 @@ class Runtime:
 
     def _own_lag(self) -> float:
         segment = self._predictions
-        return lag(log_folder(self.settings.home), segment.path, segment.offset, segment.first_write, time.time())
+        return lag(log_folder(self.settings.serving), segment.path, segment.offset, segment.first_write, time.time())
 
     def _tell(self) -> None:
         if self._peers is not None:
@@ -346,7 +351,9 @@ class Runtime:
         refused = [(job.request, job.started, job.version, told) for job, told in outcomes if isinstance(told, Exception)]
         if told := refused_record(model, refused, [fault for part in scored for fault in part.faults], now=now):
             records.append(told)
-        if records:
+        if jobs[0].held is not None and not refused:
+            jobs[0].held += records
+        elif records:
             self._log(model, records, sum(count for part in scored for _, _, count in part.rows))
         return outcomes, scored
 

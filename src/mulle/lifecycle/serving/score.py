@@ -17,10 +17,12 @@ import polars as pl
 
 from mulle.core.clock import EPOCH
 from mulle.core.errors import ContractError, MulleError, Unavailable
+from mulle.kernel import tracing
 from mulle.kernel.bundle import Scores
+from mulle.kernel.encode import FEW, Columns, are_plain
 from mulle.kernel.keys import key_text
 from mulle.kernel.routes import LogRule, RoutedVersion
-from mulle.kernel.transform import frame_from_rows
+from mulle.kernel.rows import columns_from_rows, frame_from_columns
 from mulle.lifecycle.serving.ids import fresh_ids, repeatable_ids
 from mulle.lifecycle.serving.log import pack
 from mulle.lifecycle.serving.logged import trimmed
@@ -102,20 +104,30 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """A batch that a shadow has still to score."""
+    """A batch that a shadow has still to score; its time counts as if it began at `left`, in seconds of `time.perf_counter`."""
 
     route: RoutedVersion
     loaded: Loaded
     batch: Batch
     prepared: _Prepared | None
     log: LogRule
+    left: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    features: pl.DataFrame
+    """A batch's features: as columns for the log, and as a frame unless they came about without one."""
+
+    features: pl.DataFrame | None
+    columns: Columns
     freshness: Sequence[Mapping[str, str]]
     times: Sequence[int]
+
+    def score(self, loaded: Loaded) -> Scores:
+        count, frame = len(self.times), self.features
+        if frame is None or (count <= FEW and are_plain(frame.schema, loaded.contract.features)):
+            return loaded.predictor.score_columns(self.columns, count)
+        return loaded.predictor.score(frame)
 
 
 def score_batch(deployments: Sequence[Ready], batch: Batch, *, defer: bool = False) -> Scored:
@@ -164,14 +176,14 @@ def score_batch(deployments: Sequence[Ready], batch: Batch, *, defer: bool = Fal
 def score_shadow(shadow: Shadow) -> Scored:
     """Score what was left for later; its answers are for the log alone, and so are its faults."""
     route, loaded, batch = shadow.route, shadow.loaded, shadow.batch
-    scored = Scored(answers=[])
+    scored, aside = Scored(answers=[]), perf_counter() - shadow.left if shadow.left else 0.0
     try:
         made = shadow.prepared or _prepare(loaded, batch)
-        score = loaded.predictor.score(made.features)
+        score = made.score(loaded)
     except MulleError as error:
         scored.faults.append((route.version, error))
         return scored
-    _collect(scored, loaded, made, score, ["shadow"] * len(batch.rows), batch, shadow.log, paired=True)
+    _collect(scored, loaded, made, score, ["shadow"] * len(batch.rows), batch, shadow.log, paired=True, aside=aside)
     return scored
 
 
@@ -196,65 +208,75 @@ def _row_times(deployments: Sequence[Ready], batch: Batch) -> list[int]:
     if not clock:
         return [(batch.now - EPOCH) // _MICROSECOND] * len(batch.rows)
     only = [{clock[0].name: row.get(clock[0].name)} for row in batch.rows]
-    frame = frame_from_rows(only, clock, model=_named(loaded), time=contract.time, now=batch.now)
-    return _micros(frame.to_series())
+    columns = columns_from_rows(only, clock, model=_named(loaded), time=contract.time, now=batch.now)
+    return columns[clock[0].name]
 
 
 def _score(ready: Ready, batch: Batch, *, defer: bool = False) -> Scored:
-    prepared: dict[int, _Prepared] = {}
+    prepared: dict[tuple[int, bool], _Prepared] = {}
     scores: list[tuple[RoutedVersion, Loaded, _Prepared, Scores]] = []
     faults: list[tuple[int, MulleError]] = []
     later: list[Shadow] = []
+    took: dict[object, float] = {}
+    entered = perf_counter()
     for route, loaded in zip(ready.routes, ready.loaded, strict=True):
+        began, key = perf_counter(), _sharing(loaded)
         if defer and route.mode == "shadow":
-            later.append(Shadow(route, loaded, batch, prepared.get(loaded.sharing), ready.log))
+            later.append(Shadow(route, loaded, batch, prepared.get(key), ready.log, entered + took.get(key, 0.0)))
             continue
         try:
-            made = prepared.get(loaded.sharing)
+            made = prepared.get(key)
             if made is None:
-                made = prepared[loaded.sharing] = _prepare(loaded, batch)
-            scores.append((route, loaded, made, loaded.predictor.score(made.features)))
+                made = prepared[key] = _prepare(loaded, batch)
+                took[key] = perf_counter() - began
+                began += took[key]
+            scores.append((route, loaded, made, made.score(loaded)))
+            took[len(scores) - 1] = perf_counter() - began
         except MulleError as error:
             # A challenger may never harm an answer: the champion speaks for it, and the fault is counted.
             if route is ready.routes[0]:
                 raise
             faults.append((route.version, error))
+    if tracing.hook is not None:
+        of: dict[object, str] = {number: _named(loaded) for number, (_, loaded, _, _) in enumerate(scores)}
+        parts = [("model" if key in of else "features", s, of.get(key, batch.model)) for key, s in took.items()]
+        tracing.hook(batch.requests, parts)
     chosen = _chosen_routes(ready, [s[0] for s in scores], scores[0][1], batch)
     scored = Scored(answers=[{}] * len(batch.rows), faults=faults, later=later)
+    every = sum(took.values())
     for number, (route, loaded, made, score) in enumerate(scores):
         labels = [route.mode if c == number else "shadow" for c in chosen] if len(scores) > 1 else [route.mode] * len(chosen)
-        _collect(scored, loaded, made, score, labels, batch, ready.log, paired=len(ready.routes) > 1)
+        # A version's time is told as if it had been alone: a release is judged by it.
+        aside = every - took[number] - took[_sharing(loaded)]
+        _collect(scored, loaded, made, score, labels, batch, ready.log, paired=len(ready.routes) > 1, aside=aside)
     return scored
 
 
 def _prepare(loaded: Loaded, batch: Batch) -> _Prepared:
-    contract = loaded.contract
+    contract, plain, count = loaded.contract, loaded.predictor.plain, len(batch.rows)
     try:
-        frame = frame_from_rows(batch.rows, contract.inputs, model=_named(loaded), time=contract.time, now=batch.now)
+        columns = columns_from_rows(batch.rows, contract.inputs, model=_named(loaded), time=contract.time, now=batch.now)
     except ContractError as error:
         error.facts["model"] = loaded.model
         raise
-    times = _times(frame, contract.time, batch)
-    freshness: Sequence[Mapping[str, str]] = [{}] * len(batch.rows)
+    times = columns[contract.time] if contract.time in columns else [(batch.now - EPOCH) // _MICROSECOND] * count
+    freshness: Sequence[Mapping[str, str]] = [{}] * count
+    if plain is not None and count <= FEW and (made := plain(columns, count)) is not None:
+        return _Prepared(None, made, freshness, times)
+    frame = frame_from_columns(columns, contract.inputs, count)
     if loaded.joins is not None:
         now = EPOCH + max(times) * _MICROSECOND if batch.by_row else batch.now
         frame, freshness = loaded.joins.join(frame, time=contract.time, now=now)
-    return _Prepared(loaded.predictor.transform(frame), freshness, times)
+    features = loaded.predictor.transform(frame)
+    return _Prepared(features, dict(zip(features.columns, zip(*features.rows(), strict=True), strict=True)), freshness, times)
+
+
+def _sharing(loaded: Loaded) -> tuple[int, bool]:
+    return loaded.sharing, loaded.predictor.plain is not None
 
 
 def _named(loaded: Loaded) -> str:
     return f"{loaded.model}@{loaded.version}"
-
-
-def _times(frame: pl.DataFrame, time: str | None, batch: Batch) -> list[int]:
-    if time is None or time not in frame.columns:
-        return [(batch.now - EPOCH) // _MICROSECOND] * len(batch.rows)
-    return _micros(frame[time])
-
-
-def _micros(series: pl.Series) -> list[int]:
-    # A cast and not to_physical(): that one runs a whole query of its own, ten times slower on a few rows.
-    return series.cast(pl.Int64).to_list()
 
 
 def _chosen_routes(ready: Ready, routes: Sequence[RoutedVersion], champion: Loaded, batch: Batch) -> list[int]:
@@ -266,8 +288,9 @@ def _chosen_routes(ready: Ready, routes: Sequence[RoutedVersion], champion: Load
 
 
 def _collect(
-    scored: Scored, loaded: Loaded, made: _Prepared, score: Scores, labels: list[str], batch: Batch, log: LogRule, *, paired: bool
-) -> None:
+    scored: Scored, loaded: Loaded, made: _Prepared, score: Scores, labels: list[str], batch: Batch, log: LogRule, *,
+    paired: bool, aside: float = 0.0,
+) -> None:  # fmt: skip
     contract, count = loaded.contract, len(labels)
     chances = None if score.probabilities is None else score.probabilities.tolist()
     version, classes = loaded.version, contract.classes
@@ -284,12 +307,11 @@ def _collect(
     for label in set(labels):
         scored.rows.append((version, label, count if len(labels) == 1 else labels.count(label)))
     scored.unseen += [name for row, names in score.unseen.items() if labels[row] != "shadow" for name in names]
-    ended = perf_counter()
-    features = dict(zip(made.features.columns, zip(*made.features.rows(), strict=True), strict=True))
+    ended = perf_counter() - aside
     record = {
         "at": (batch.now.astimezone(UTC) - EPOCH) // _MICROSECOND, "by_row": batch.by_row, "model": loaded.model,
         "version": version, "key": contract.key, "classes": classes, "id": ids, "request": batch.requests, "route": labels,
-        "time": made.times, "row": batch.rows, "features": features, "value": score.values,
+        "time": made.times, "row": batch.rows, "features": made.columns, "value": score.values,
         "probabilities": chances, "freshness": made.freshness, "unseen": score.unseen,
         "seconds": [round(ended - start, 6) for start in batch.started],
     }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 __all__ = ["BOUNDS", "Tally"]
@@ -33,6 +33,12 @@ class Tally:
         Requests by latency; the last is above every bound.
     seconds : float
         Their sum.
+    latency : Counter
+        Answered requests by (model, version, place in `BOUNDS`).
+    spent : Counter
+        Their seconds by (model, version).
+    kinds : Counter
+        Requests without an answer by (model, version, kind of error).
     labels : Counter
         ``accepted``, ``duplicates`` and ``unknown``.
 
@@ -50,19 +56,28 @@ class Tally:
         self.dropped: Counter[tuple[str, str]] = Counter()
         self.unlogged: Counter[str] = Counter()
         self.labels: Counter[str] = Counter()
+        self.latency: Counter[tuple[str, str, int]] = Counter()
+        self.spent: dict[tuple[str, str], float] = defaultdict(float)
+        self.kinds: Counter[tuple[str, str, str]] = Counter()
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
 
     def request(self, model: str, version: int | str, route: str, status: int, seconds: float) -> None:
         """Count an answered or refused request."""
-        self.requests[(model, str(version), route, status)] += 1
-        self.buckets[bisect_left(BOUNDS, seconds)] += 1
+        told, place = str(version), bisect_left(BOUNDS, seconds)
+        self.requests[(model, told, route, status)] += 1
+        self.buckets[place] += 1
         self.seconds += seconds
+        if route:
+            self.latency[(model, told, place)] += 1
+            self.spent[(model, told)] += seconds
 
     def add(self, other: Tally) -> None:
         """Add what another counted."""
         for name in _COUNTERS:
-            getattr(self, name).update(getattr(other, name))
+            mine = getattr(self, name)
+            for key, count in tuple(getattr(other, name).items()):
+                mine[key] += count
         self.buckets = [mine + theirs for mine, theirs in zip(self.buckets, other.buckets, strict=True)]
         self.seconds += other.seconds
 
@@ -89,4 +104,4 @@ class Tally:
         return tally
 
 
-_COUNTERS = ("requests", "rows", "unseen", "faults", "dropped", "unlogged", "labels")
+_COUNTERS = ("requests", "rows", "unseen", "faults", "dropped", "unlogged", "labels", "latency", "spent", "kinds")

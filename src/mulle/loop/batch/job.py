@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ __all__ = ["MANIFEST", "batch_manifest", "jobs", "run_batch", "unfinished"]
 
 MANIFEST = "manifest.json"
 TASK = "mulle.bootstrap.tasks:run_chunk"
+_PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*@")
 _LIVES = 3
 """A chunk whose process died is given to another so many times."""
 
@@ -155,13 +157,13 @@ def _planned(parts: Parts, order: Order, causes: tuple[Cause, ...], anew: bool) 
 
 def _finished(plan: Plan, folder: Path) -> Json | None:
     """Return the manifest of an earlier job that did the very same, if its output still stands."""
-    if plan.table:
+    if plan.folder is None:
         for other in sorted(folder.parent.glob(f"*/{MANIFEST}"), reverse=True):
             found: Json = json.loads(other.read_text())
             if found.get("digest") == plan.digest and found["state"] == "done":
                 return found
         return None
-    path = Path(plan.output) / MANIFEST
+    path = plan.folder / MANIFEST
     if not path.is_file():
         return None
     found = json.loads(path.read_text())
@@ -170,9 +172,9 @@ def _finished(plan: Plan, folder: Path) -> Json | None:
 
 def _claim(plan: Plan) -> None:
     """Take the output folder: empty, or this job's own; another's answers are never mixed with ours."""
-    if plan.table:
+    folder = plan.folder
+    if folder is None:
         return
-    folder = Path(plan.output)
     if folder.is_dir() and any(folder.iterdir()):
         path = folder / MANIFEST
         holder = json.loads(path.read_text()) if path.is_file() else {}
@@ -191,7 +193,7 @@ def _emptied(folder: Path) -> None:
 
 def _answers(parts: Parts, folder: Path, pending: list[int], compute: Compute | None, processes: int) -> Iterator[Json]:
     if compute is None:
-        bench = open_bench(folder, parts.lake, parts.files) if pending else None
+        bench = open_bench(folder, parts.lake, parts.files, parts.table) if pending else None
         for chunk in pending:
             assert bench is not None
             yield score_chunk(bench, chunk)
@@ -248,8 +250,8 @@ def _ended(parts: Parts, state: _State) -> Json:
     most = plan.order.max_rejected * max(state.rows, 1) if len(state.done) == len(plan.spans) else -1
     refused = state.rejected > most
     manifest = _told(state, "refused" if refused else "done", rfc3339(parts.clock.now()))
-    if not plan.table:
-        keep_document(Path(plan.output) / MANIFEST, manifest)
+    if plan.folder is not None:
+        keep_document(plan.folder / MANIFEST, manifest)
     keep_document(state.folder / MANIFEST, manifest)
     for leftover in ("input", "parts"):
         shutil.rmtree(state.folder / leftover, ignore_errors=True)
@@ -263,7 +265,7 @@ def _ended(parts: Parts, state: _State) -> Json:
 
 
 def _place(plan: Plan, folder: Path) -> str:
-    return str((folder if plan.table else Path(plan.output)) / "rejected")
+    return str((plan.folder or folder) / "rejected")
 
 
 def _told(state: _State, word: str, finished: str | None) -> Json:
@@ -274,7 +276,9 @@ def _told(state: _State, word: str, finished: str | None) -> Json:
         reasons.update(answer["reasons"])
     samples = [sample for answer in done for sample in answer["samples"]][:SAMPLES]
     joined = {name: version.version for name, version in plan.joined.items()}
-    where = {"table": plan.output} if plan.table else {"folder": plan.output}
+    where = {"folder": plan.output} if plan.folder else {"table": _PASSWORD.sub(r"\1***@", plan.output)}
+    kind = "sql" if plan.sql else "delta" if plan.table else plan.order.format
+    by = {"members": {"models": len(plan.members), "rows": sum(a["by_members"] for a in done)}} if plan.each else {}
     return {
         "id": plan.id, "created_at": rfc3339(plan.created_at), "finished_at": finished, "state": word,
         "causes": to_json(plan.causes), "model": plan.model, "version": plan.version, "bundle": plan.bundle,
@@ -283,6 +287,6 @@ def _told(state: _State, word: str, finished: str | None) -> Json:
         "rows_in": state.rows, "rows_out": sum(a["answered"] for a in done), "rejected": state.rejected,
         "reasons": [{"reason": r, "rows": n} for r, n in reasons.most_common()], "samples": samples,
         "rejects": _place(plan, state.folder) if state.rejected else None,
-        "output": {**where, "format": "delta" if plan.table else plan.order.format, "files": [a["part"] for a in done]},
+        "output": {**where, "format": kind, "files": [a["part"] for a in done]}, **by,
         "schedule": plan.order.schedule, "key": plan.key, "digest": plan.digest,
     }  # fmt: skip

@@ -20,6 +20,7 @@ from mulle.core.ports.rowfiles import RowFile, Span
 from mulle.core.records.base import Cause, Json, from_json, to_json
 from mulle.core.records.bundle import Contract
 from mulle.core.records.dataset import DatasetVersion
+from mulle.core.records.deployment import champion_of, current
 from mulle.kernel.bookkeeping import BOOKKEEPING
 from mulle.kernel.bundle import Predictor, read_contract
 from mulle.lifecycle.data.version import read_version
@@ -27,10 +28,13 @@ from mulle.loop.datasets import find_data
 from mulle.loop.parts import Parts
 from mulle.loop.views import find_version
 
-__all__ = ["FORMATS", "Order", "Plan", "batches_folder", "keep_document", "plan_job", "read_plan"]
+__all__ = ["FORMATS", "Order", "Plan", "Standing", "batches_folder", "keep_document", "plan_job", "read_plan"]
 
 FORMATS = ("parquet", "csv", "jsonl")
 _NAME = re.compile(r"[A-Za-z][\w-]*")
+_MOVES = 3
+"""Last deployments of a member that are looked at: one or two may be declared for later."""
+
 _PORTION = 1_000_000
 """Rows of a dataset that are looked at together where some of them replace others."""
 
@@ -42,7 +46,7 @@ class Order:
     Attributes
     ----------
     output : str
-        A folder (with a ``/`` or ``.``), or a plain name: a table of the lake.
+        A folder (with a ``/`` or ``.``), a plain name (a table of the lake), or ``URL#TABLE`` of a database.
     format : str
         Of the parts in a folder: ``parquet``, ``csv`` or ``jsonl``.
     keep : tuple of str
@@ -66,6 +70,15 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The version of a member that answers, with its bundle."""
+
+    version: int
+    bundle: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A job as it stands fixed.
 
@@ -78,7 +91,11 @@ class Plan:
     joined : dict
         Versions of the datasets that the features join, by name, as they stood when the job began.
     output : str
-        The folder, absolute, or the lake's table.
+        The folder, absolute, the lake's table, or the database's with its URL (``table`` and ``sql`` tell which).
+    each : str
+        Of a fleet: the column that names the member that answers a row.
+    members : dict
+        Of a fleet: the members that have a champion, by name.
     """
 
     id: str
@@ -95,7 +112,15 @@ class Plan:
     joined: dict[str, DatasetVersion] = field(default_factory=dict)
     output: str
     table: bool
+    sql: bool = False
     spans: tuple[Span, ...]
+    each: str = ""
+    members: dict[str, Standing] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the parts, where they go to one."""
+        return None if self.table or self.sql else Path(self.output)
 
     @property
     def rows(self) -> int:
@@ -106,7 +131,8 @@ class Plan:
     def digest(self) -> str:
         """The same where version, input and joined data are the same."""
         joined = {name: version.version for name, version in self.joined.items()}
-        return hash_json([self.key, self.version, self.bundle, self.input, self.files, joined])
+        members = [{name: standing.version for name, standing in self.members.items()}] if self.each else []
+        return hash_json([self.key, self.version, self.bundle, self.input, self.files, joined, *members])
 
 
 def batches_folder(home: Path) -> Path:
@@ -130,14 +156,14 @@ def plan_job(parts: Parts, order: Order, causes: tuple[Cause, ...]) -> Plan:
     contract = read_contract(Path(version.address))
     folder = batches_folder(parts.settings.home) / id
     found, files = _input(parts, order.input, folder / "input", _wanted(contract, order.keep))
-    output = now.strftime(order.output) if "%" in order.output else order.output
-    table = _NAME.fullmatch(output) is not None
+    output, table, sql = _output(parts, order.output, now)
+    each, members = _members(parts, order.model)
     return Plan(
         id=id, created_at=now, causes=causes, key=order.key, order=order, model=version.model, version=version.version,
         bundle=version.bundle, address=version.address, input=found, table=table,
+        output=output, sql=sql, each=each, members=members,
         files=tuple(_facts(f, found["kind"]) for f in files),
         joined=_joined(parts, Path(version.address), version.bundle), spans=tuple(s for f in files for s in f.spans),
-        output=f"batch/{output}" if table else str((parts.settings.project / output).resolve()),
     )  # fmt: skip
 
 
@@ -161,6 +187,35 @@ def keep_document(path: Path, words: Mapping[str, object]) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.write_text(json.dumps(to_json(words), indent=1, default=str))
     scratch.replace(path)
+
+
+def _output(parts: Parts, name: str, now: datetime) -> tuple[str, bool, bool]:
+    """Give where answers go, and whether that is a table of the lake, or one of a database."""
+    url, _, table = name.partition("#")
+    if "://" in url:
+        if not table:
+            raise UsageError(f"--output {url}: which table?", next="write URL#TABLE, such as postgresql://host/shop#scores")
+        # What a URL escapes by % is no date.
+        return f"{url}#{now.strftime(table)}", False, True
+    name = now.strftime(name) if "%" in name else name
+    if _NAME.fullmatch(name):
+        return f"batch/{name}", True, False
+    return str((parts.settings.project / name).resolve()), False, False
+
+
+def _members(parts: Parts, name: str) -> tuple[str, dict[str, Standing]]:
+    """Give a fleet's column and the members that have a champion, as the server routes; nothing where a version is asked for."""
+    declared = parts.project.models.get(name.removesuffix("@champion"))
+    if declared is None or declared.each is None:
+        return "", {}
+    last, prefix, now = parts.metadata.deployments.latest(_MOVES), f"{declared.name}/", parts.clock.now()
+    champions = {model: champion_of(current(found, now)) for model, found in last.items() if model.startswith(prefix)}
+    asked = [(model, version) for model, version in champions.items() if version is not None]
+    found = parts.metadata.models.bundles(asked)
+    standing = {
+        m: Standing(version=v, bundle=found[m, v][0], address=found[m, v][1]) for m, v in sorted(asked) if (m, v) in found
+    }
+    return declared.each.column, standing
 
 
 def _facts(file: RowFile, kind: str) -> Json:

@@ -15,8 +15,8 @@ from mulle.core.hashing import hash_json
 from mulle.core.records.base import Cause, Json, to_json
 from mulle.loop.batch.job import jobs, run_batch, unfinished
 from mulle.loop.batch.plan import Order, batches_folder, keep_document
+from mulle.loop.cron import cron_due, next_cron
 from mulle.loop.parts import Parts
-from mulle.loop.triggers import cron_due, next_cron
 
 __all__ = ["Schedule", "due_batches", "schedule_view"]
 

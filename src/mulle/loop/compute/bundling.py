@@ -18,8 +18,9 @@ from mulle.core.records.bundle import FORMAT, Contract, FeatureSpec, InputField,
 from mulle.core.records.evaluation import Failures, Service
 from mulle.kernel.bundle import Predictor
 from mulle.kernel.encode import encode
+from mulle.kernel.estimate import fit_calibration, fit_loss
 from mulle.kernel.fitted import Estimator, answers, classes_of
-from mulle.kernel.histograms import build_reference
+from mulle.kernel.histograms import add_parts, build_reference
 from mulle.kernel.reads import columns_read
 from mulle.kernel.rows import raw_inputs
 from mulle.lifecycle.features.join import join_specs
@@ -32,7 +33,7 @@ from mulle.lifecycle.registry.parity import prove
 from mulle.lifecycle.registry.sample import make_sample
 from mulle.loop.compute.evaluating import read_evaluation
 from mulle.loop.compute.fitting import end_refit, said, split
-from mulle.loop.compute.work import Work, features_hash, read_rows
+from mulle.loop.compute.work import HOLDOUT, Work, features_hash, read_rows
 
 __all__ = ["bundle_model"]
 
@@ -78,7 +79,8 @@ def bundle_model(
         model=compiled if contract.compiled == "onnx" else None,
         native=fitted if contract.compiled == "native" else None,
         project_folder=code,
-        reference=_reference(fitted, features, specs, contract),
+        reference=_reference(work, fitted, features, specs, contract, time),
+        estimate=_estimate(work, features, specs, contract),
         sample=make_sample(predictor, joined, seed=work.seed, proved=proved),
         card=card(contract, metrics, (), read_evaluation(work)),
     )
@@ -137,12 +139,36 @@ def _proved(
     return replace(native, parity=parity), predictor
 
 
-def _reference(fitted: Estimator, features: pl.DataFrame, specs: Sequence[FeatureSpec], contract: Contract) -> Json:
+def _reference(
+    work: Work, fitted: Estimator, features: pl.DataFrame, specs: Sequence[FeatureSpec], contract: Contract, time: pl.Series
+) -> Json:
     # Answers are narrower than outcomes: drift of what is answered is held against what this model answers. An evenly
     # spaced sample gives the same quantiles as all rows, in a fraction of the time.
-    sample = features.gather_every(-(-features.height // _REFERENCE_ROWS))
+    step = -(-features.height // _REFERENCE_ROWS)
+    sample, at = features.gather_every(step), time.gather_every(step)
     values, _ = said(fitted, encode(sample, specs), contract.task, contract.classes)
-    return build_reference(sample, specs, pl.Series(values))
+    answers, by = pl.Series(values), work.model.monitor.reference
+    reference = build_reference(sample, specs, answers)
+    if by == "training" or at.null_count() == at.len():
+        return reference
+    return add_parts(reference, sample, answers, by, at.dt.month() if by == "same_month" else at.dt.weekday())
+
+
+def _estimate(work: Work, features: pl.DataFrame, specs: Sequence[FeatureSpec], contract: Contract) -> Json | None:
+    """Learn from the holdout, which the evaluated fit had not seen, how well answers like its are."""
+    path = work.folder / HOLDOUT
+    if work.member or not path.is_file():
+        return None
+    kept = pl.read_parquet(path)
+    if contract.task == "regression":
+        watched = work.model.monitor.performance
+        metric = watched.metric if watched else work.model.metric
+        rows, values = kept["row"].to_numpy(), kept["value"].cast(pl.Float64).to_numpy()
+        return fit_loss(encode(features[rows], specs), values, kept["truth"].cast(pl.Float64).to_numpy(), metric)
+    shares = [f"share.{c}" for c in contract.classes]
+    if not kept.height or not set(shares) <= set(kept.columns):
+        return None
+    return fit_calibration(kept.select(shares).to_numpy(), kept["truth"].cast(pl.String).to_list(), contract.classes)
 
 
 def _contract(

@@ -11,11 +11,9 @@ import polars as pl
 from mulle.core.declare.fleet import Each, member_name
 from mulle.core.errors import DataError
 from mulle.core.records.base import Json
-from mulle.kernel.bookkeeping import VERSION
-from mulle.kernel.rows import cast_inputs, raw_inputs
-from mulle.lifecycle.data.version import read_version
 from mulle.loop.compute.fitting import split
-from mulle.loop.compute.work import HELD, HOLDOUT, SINCE, TIME, Work, read_rows, write_frame
+from mulle.loop.compute.unseen import first_known
+from mulle.loop.compute.work import HELD, HOLDOUT, Work, read_rows, write_frame
 
 __all__ = ["KEY", "SAID", "chunk_files", "cut_members"]
 
@@ -101,19 +99,7 @@ def _marked(work: Work, each: Each) -> pl.DataFrame:
     marked = rows.with_columns(pl.col(each.column).cast(pl.String).alias(KEY)).with_row_index(_ROW)
     marked = marked.with_columns(pl.col(_ROW).cast(pl.Int64)).join(marks, on=_ROW, how="left", maintain_order="left")
     marked = marked.with_columns(pl.col(HELD).fill_null(False))
-    return marked.with_columns(_since(work, rows) if rows[TIME].null_count() else pl.lit(0).alias(SINCE))
-
-
-def _since(work: Work, rows: pl.DataFrame) -> pl.Series:
-    """Give the data version that first had each row: without time, it tells what a member's champion has seen."""
-    dataset = work.model.features.dataset
-    version = work.versions[dataset.name]
-    inputs = raw_inputs(version.schema, hidden=work.model.hidden, key=dataset.key, time=dataset.time)
-    told_by = [f.name for f in inputs if f.name in dataset.key or not dataset.key]
-    all_rows = read_version(work.lake, dataset, version, superseded=True)
-    first = all_rows.group_by(told_by).agg(pl.col(VERSION).min().alias(SINCE)).collect()
-    first = cast_inputs(first.drop(SINCE), inputs).with_columns(first[SINCE]).group_by(told_by).agg(pl.col(SINCE).min())
-    return rows.select(told_by).join(first, on=told_by, how="left", nulls_equal=True, maintain_order="left")[SINCE].fill_null(0)
+    return marked.hstack(first_known(work, rows))
 
 
 def _too_small(work: Work, each: Each, key: str | None, held: int, train: int) -> str:

@@ -21,14 +21,19 @@ from mulle.lifecycle.evaluation.importance import MOST_FEATURES, REPEATS, Loss, 
 from mulle.loop.compute.fitting import Index, fit_on, said
 from mulle.loop.compute.work import Work
 
-__all__ = ["OPTION", "SECONDS", "Winner", "inspect_winner"]
+__all__ = ["OPTION", "LEAST", "SECONDS", "SHARE", "Winner", "inspect_winner"]
 
 OPTION = "inspect"
 """The run's option that leaves this out when it is false, as fleets of many small models do."""
 
-SECONDS = 10.0
-"""What all of it may take. Counts bound it long before on most tables, so that two runs tell the same."""
+SECONDS, LEAST, SHARE = 10.0, 1.0, 0.15
+"""What all of it may take: a share of what the run computed so far, but a second at least and ten at most.
 
+By the processor's time of this thread, so that a busy machine shows the same as an idle one; counts bound it before on most
+tables, so that two runs tell the same.
+"""
+
+_UP = "the time for it was up"
 _ROWS, _SCREENED_ROWS = 1_000, 300
 _DEPENDENT, _CLASSES = 6, 6
 _SHARES = (0.125, 0.25, 0.5)
@@ -59,22 +64,54 @@ class Winner:
     seconds: float
 
 
-def inspect_winner(work: Work, winner: Winner, *, seconds: float = SECONDS) -> Inspection | None:
-    """Measure what the answers rest on, on evenly spaced rows of the holdout; None when the run's options leave it out."""
+class _Budget:
+    """How much of its time is left; the hard bound of the clock on the wall holds beside it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._began, self._end = time.thread_time(), time.monotonic() + SECONDS
+
+    def left(self) -> float:
+        """Give the seconds that are left."""
+        return min(self.seconds - (time.thread_time() - self._began), self._end - time.monotonic())
+
+    def used(self, share: float) -> Callable[[], bool]:
+        """Give what tells, before each piece of work, whether one more like the last would go beyond that share of it."""
+        before = self.left()
+
+        def enough() -> bool:
+            nonlocal before
+            left = self.left()
+            before, last = left, before - left
+            return left - last < (1 - share) * self.seconds
+
+        return enough
+
+
+def inspect_winner(work: Work, winner: Winner, *, spent: float = 0.0) -> Inspection | None:
+    """Measure what the answers rest on, on evenly spaced rows of the holdout; None when the run's options leave it out.
+
+    Parameters
+    ----------
+    work : Work
+    winner : Winner
+    spent : float
+        Seconds that the run computed before.
+    """
     if not work.options.get(OPTION, True):
         return None
-    end = time.monotonic() + seconds
+    budget = _Budget(min(SECONDS, max(LEAST, SHARE * spent)))
     notes: list[str] = []
     rows = winner.last[_spaced(len(winner.last), _ROWS)]
-    importance = _importance(work, winner, rows, notes, lambda: time.monotonic() > end - seconds / 2)
-    dependence = _dependence(work, winner, importance, notes, lambda: time.monotonic() > end - seconds / 3)
+    importance = _importance(work, winner, rows, notes, budget.used(0.4))
+    dependence = _dependence(work, winner, importance, notes, budget.used(0.6))
     return Inspection(
         metric=work.model.metric,
         rows=len(rows),
         repeats=REPEATS,
         importance=importance,
         dependence=dependence,
-        curve=_curve(work, winner, notes, lambda: end - time.monotonic()),
+        curve=_curve(work, winner, notes, budget.left),
         notes=tuple(notes),
     )
 
@@ -93,7 +130,7 @@ def _importance(work: Work, winner: Winner, rows: Index, notes: list[str], enoug
     chosen = {name: groups[name] for name in names}
     found = permutation_importance(matrix, chosen, _loss(work, winner, rows), seed=work.seed, enough=enough)
     if len(found) < len(names):
-        notes.append(f"importance of {len(names) - len(found)} more features: the time for it was up")
+        notes.append(f"importance of {len(names) - len(found)} more features: {_UP}")
     return found
 
 
@@ -126,7 +163,7 @@ def _dependence(
         if len(shown) == _DEPENDENT:
             break
         if enough():
-            notes.append("partial dependence of more features: the time for it was up")
+            notes.append(f"partial dependence of more features: {_UP}")
             break
         if (found := partial_dependence(rows, column, answer, names)) is not None:
             shown.append(found)
@@ -141,14 +178,19 @@ def _frequent(winner: Winner, classes: Sequence[str]) -> list[int]:
 
 
 def _curve(work: Work, winner: Winner, notes: list[str], left: Callable[[], float]) -> tuple[CurvePoint, ...]:
+    if any(_UP in note for note in notes):
+        # Answering costs more than there is, and a point is as many answers as the importance of a feature.
+        notes.append(f"learning curve: {_UP}")
+        return ()
     points = []
-    whole = classes_of(winner.fitted, work.model.task)
+    whole, last = classes_of(winner.fitted, work.model.task), 0.0
     for share in _SHARES:
         some = winner.train[_spaced(len(winner.train), int(share * len(winner.train)))]
         if len(some) < _LEAST_ROWS:
             continue
-        if winner.seconds * share > left():
-            notes.append(f"learning curve from {len(some)} rows on: fits take too long")
+        before = left()
+        if max(winner.seconds * share, last) > before:
+            notes.append(f"learning curve from {len(some)} rows on: {_UP}")
             break
         try:
             fitted, specs = fit_on(work, winner.settings, winner.features, winner.truth, winner.time, some)
@@ -156,6 +198,7 @@ def _curve(work: Work, winner: Winner, notes: list[str], left: Callable[[], floa
                 points.append(_point(work, winner, fitted, specs, some))
         except Exception as error:  # a look at the winner must not end its run, whatever an estimator raises
             notes.append(f"learning curve at {len(some)} rows: {error}")
+        last = before - left()
     return (*points, _point(work, winner, winner.fitted, winner.specs, winner.train))
 
 

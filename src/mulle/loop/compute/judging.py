@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from mulle.core.declare.gates import NoWorseThanChampion
@@ -12,23 +14,21 @@ from mulle.core.errors import DataError
 from mulle.core.records.base import Json, from_json, to_json
 from mulle.core.records.evaluation import Calibration, Failures, Measured, Service, WeakSlice
 from mulle.core.records.model import ModelVersion, Parity
-from mulle.kernel.bookkeeping import VERSION
 from mulle.kernel.bundle import Predictor
 from mulle.kernel.metrics import metrics_for
-from mulle.kernel.rows import cast_inputs, raw_inputs
-from mulle.lifecycle.data.version import read_version
 from mulle.lifecycle.evaluation.compare import Comparison, Side, compare
 from mulle.lifecycle.evaluation.evidence import Evidence
 from mulle.lifecycle.evaluation.gates import accepted, judge
 from mulle.lifecycle.evaluation.own import own_metrics
 from mulle.loop.compute.evaluating import read_slices
-from mulle.loop.compute.work import HOLDOUT, SINCE, TIME, Work, features_hash, joined_with, read_rows
+from mulle.loop.compute.unseen import logged_pairs, unseen
+from mulle.loop.compute.work import HOLDOUT, Work, features_hash, joined_with, read_rows
 
 __all__ = ["judge_model"]
 
 
 def judge_model(work: Work, champion: Json | None, evaluation: Json, bundle: Json, replay: bool) -> Json:
-    """Compare with the champion on rows that neither has seen, and judge every gate.
+    """Compare with the champion on rows that neither has seen (of the holdout, else of its log), and judge every gate.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def judge_model(work: Work, champion: Json | None, evaluation: Json, bundle: Jso
         ``gates`` and ``accepted``.
     """
     failed: dict[str, str] = dict(evaluation["failed"])
-    comparisons = [] if champion is None else _compared(work, from_json(ModelVersion, champion), evaluation, failed)
+    comparisons = [] if champion is None else _compared(work, from_json(ModelVersion, champion), evaluation, bundle, failed)
     main = next((c for c in comparisons if c.metric == work.model.metric), comparisons[0] if comparisons else None)
     hostile = bundle["bad_input"]
     evidence = Evidence(
@@ -59,49 +59,66 @@ def judge_model(work: Work, champion: Json | None, evaluation: Json, bundle: Jso
     return {"gates": to_json(results), "accepted": accepted(results)}
 
 
-def _compared(work: Work, champion: ModelVersion, evaluation: Json, failed: dict[str, str]) -> list[Comparison]:
-    kept = pl.read_parquet(work.folder / HOLDOUT)
-    rows = read_rows(work)[kept["row"].to_numpy()]
-    unseen, asked = _unseen(work, champion, rows), [g.metric for g in work.model.gates if isinstance(g, NoWorseThanChampion)]
-    if not unseen.any():
-        failed |= dict.fromkeys(asked, f"the champion has seen all {rows.height} rows of the holdout")
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What both sides answered; `of` names the rows in verdicts."""
+
+    raw: pl.DataFrame
+    truth: npt.NDArray[np.generic]
+    champion: Side
+    challenger: Side
+    of: str
+
+
+def _compared(work: Work, champion: ModelVersion, evaluation: Json, bundle: Json, failed: dict[str, str]) -> list[Comparison]:
+    asked = [g for g in work.model.gates if isinstance(g, NoWorseThanChampion)]
+    wanted = max((g.min_rows for g in asked), default=1)
+    rows = _answered(work, champion, evaluation, bundle, wanted)
+    if isinstance(rows, str):
+        failed |= dict.fromkeys((g.metric for g in asked), rows)
         return []
-    rows, kept = rows.filter(unseen), kept.filter(unseen)
-    classes = tuple(evaluation["classes"])
-    shares = kept.select(f"share.{c}" for c in classes).to_numpy() if classes else None
-    before, after = _champion_side(work, champion, rows), Side(kept["value"].to_numpy(), shares, classes)
-    own, raw, found = own_metrics(work.model.gates), rows.drop(work.hidden_columns), []
-    truth = kept["truth"].to_numpy()
-    for metric in dict.fromkeys([work.model.metric, *asked]):
+    own, found = own_metrics(work.model.gates), []
+    for metric in dict.fromkeys([work.model.metric, *(g.metric for g in asked)]):
         if metric not in own and metric not in metrics_for(work.model.task):
             failed[metric] = f"{metric} does not fit the task {work.model.task}"
             continue
+        sides = (rows.champion, rows.challenger)
         try:
-            found.append(compare(work.model.task, metric, truth, before, after, seed=work.seed, own=own.get(metric), rows=raw))
+            made = compare(work.model.task, metric, rows.truth, *sides, seed=work.seed, own=own.get(metric), rows=rows.raw)
         except DataError as error:
             failed[metric] = error.detail
+        else:
+            found.append(replace(made, of=rows.of))
     return found
 
 
-def _unseen(work: Work, champion: ModelVersion, rows: pl.DataFrame) -> pl.Series:
-    """Tell which of the holdout's rows the champion was not fitted on: it was refitted on all rows there were."""
-    if not rows[TIME].null_count():
-        return rows[TIME] > champion.refit_cutoff
-    dataset = work.model.features.dataset
-    if work.member:
-        return rows[SINCE] > champion.data.get(dataset.name, 0)
-    version = work.versions[dataset.name]
-    inputs = raw_inputs(version.schema, hidden=work.model.hidden, key=dataset.key, time=dataset.time)
-    told_by = [f.name for f in inputs if f.name in dataset.key or not dataset.key]
-    before = read_version(work.lake, dataset, version, superseded=True)
-    seen = before.filter(pl.col(VERSION) <= champion.data.get(dataset.name, 0)).select(told_by).collect()
-    marked = cast_inputs(seen, inputs).unique().with_columns(pl.lit(True).alias("_seen"))
-    found = rows.select(told_by).join(marked, on=told_by, how="left", nulls_equal=True, maintain_order="left")
-    return found["_seen"].is_null()
-
-
-def _champion_side(work: Work, champion: ModelVersion, rows: pl.DataFrame) -> Side:
+def _answered(work: Work, champion: ModelVersion, evaluation: Json, bundle: Json, wanted: int) -> _Rows | str:
+    """Choose what the two are compared on: the holdout's unseen rows, where too few the champion's log; or say why on nothing."""
+    kept = pl.read_parquet(work.folder / HOLDOUT)
+    rows = read_rows(work)[kept["row"].to_numpy()]
+    fresh = unseen(work, champion, rows)
     predictor = Predictor.open(Path(champion.address), expected=champion.bundle)
+    counted = ""
+    if fresh.sum() < wanted:
+        log = logged_pairs(work, champion, predictor, Predictor.open(Path(bundle["address"]), expected=bundle["hash"]))
+        if log is not None and len(log.truth) >= wanted:
+            return _Rows(log.rows, log.truth, log.champion, log.challenger, "of the champion's logged predictions")
+        counted = "" if log is None else f" and {len(log.truth)} of the champion's logged predictions with a label"
+    if not fresh.any():
+        return f"the champion has seen all {rows.height} rows of the holdout" + counted.replace(" and ", ", and there are ", 1)
+    rows, kept = rows.filter(fresh), kept.filter(fresh)
+    classes = tuple(evaluation["classes"])
+    shares = kept.select(f"share.{c}" for c in classes).to_numpy() if classes else None
+    return _Rows(
+        rows.drop(work.hidden_columns),
+        kept["truth"].to_numpy(),
+        _champion_side(work, predictor, rows),
+        Side(kept["value"].to_numpy(), shares, classes),
+        f"rows that neither has seen{counted}",
+    )
+
+
+def _champion_side(work: Work, predictor: Predictor, rows: pl.DataFrame) -> Side:
     if predictor.contract.transform["hash"] != features_hash(work.model):
         rows = joined_with(work, predictor.features, rows)
     said = predictor.score(predictor.transform(rows.drop(work.hidden_columns)))

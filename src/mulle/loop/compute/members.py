@@ -32,7 +32,7 @@ from mulle.loop.compute.evaluating import evaluate_model
 from mulle.loop.compute.inspecting import OPTION as INSPECT
 from mulle.loop.compute.judging import judge_model
 from mulle.loop.compute.searching import search_model
-from mulle.loop.compute.work import HELD, HOLDOUT, SINCE, TARGET, TIME, Work, write_frame
+from mulle.loop.compute.work import HELD, HOLDOUT, KNOWN, SINCE, TARGET, TIME, Work, write_frame
 
 __all__ = ["done_file", "train_members"]
 
@@ -83,7 +83,7 @@ def train_members(
     at = rows.select(KEY).with_row_index("row").group_by(KEY, maintain_order=True).agg(pl.col("row").min(), pl.len())
     places = {key: (first, count) for key, first, count in at.iter_rows()}
     # One proof of the feature function serves all bundles of a chunk: it is the same function, on rows that are nobody's.
-    carried = rows.drop(KEY, TARGET, TIME, HELD, SINCE, cs.starts_with(SAID))
+    carried = rows.drop(KEY, TARGET, TIME, HELD, SINCE, KNOWN, cs.starts_with(SAID))
     sample = sample_rows(work.model.features, carried, work.model.features.dataset.key, seed=work.seed)
     shared = _Shared([_warm(settings)] if "candidate" in settings else [], sample, champions, replay, code)
     done = []

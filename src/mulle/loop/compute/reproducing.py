@@ -14,7 +14,7 @@ from mulle.core.records.model import ModelVersion
 from mulle.kernel.bundle import Predictor
 from mulle.lifecycle.registry.parity import prove
 from mulle.loop.compute.fitting import end_refit
-from mulle.loop.compute.work import HELD, SINCE, Work, build_features, features_hash, read_rows, write_frame
+from mulle.loop.compute.work import HELD, KNOWN, SINCE, Work, build_features, features_hash, read_rows, write_frame
 
 __all__ = ["moved_packages", "reproduce_model"]
 
@@ -61,7 +61,7 @@ def _keep_own(work: Work) -> None:
     rows, features = read_rows(work), pl.read_parquet(work.folder / "features.parquet")
     mine = (rows[each.column].cast(pl.String) == key_of(work.model.name)).fill_null(False)
     write_frame(features.filter(mine), work.folder / "features.parquet")
-    told = (pl.lit(False).alias(HELD), pl.lit(0).alias(SINCE))
+    told = (pl.lit(False).alias(HELD), pl.lit(0).alias(SINCE), pl.lit(None).alias(KNOWN))
     write_frame(rows.filter(mine).with_columns(told), work.folder / "rows.parquet")
 
 

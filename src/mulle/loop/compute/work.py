@@ -29,10 +29,12 @@ from mulle.kernel.rows import cast_inputs, raw_inputs
 from mulle.kernel.transform import prove_row_wise, run_transform
 from mulle.lifecycle.data.version import read_version
 from mulle.lifecycle.features.join import join_offline
+from mulle.loop.changes import changed
 
 __all__ = [
     "HELD",
     "HOLDOUT",
+    "KNOWN",
     "SINCE",
     "TARGET",
     "TIME",
@@ -48,8 +50,9 @@ __all__ = [
 HOLDOUT = "holdout.parquet"
 TARGET, TIME = "__target", "__time"
 """Columns of the run's rows that no request carries."""
-HELD, SINCE = "__held", "__since"
-"""More of them in a member's rows: whether the fleet's split keeps a row back, and the data version that first had it."""
+HELD, SINCE, KNOWN = "__held", "__since", "__known"
+"""More of them in a member's rows: whether the fleet's split keeps a row back, the data version that first had its outcome, and
+when that was first available."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class Work:
     @property
     def hidden_columns(self) -> list[str]:
         """The columns of the run's rows that no request carries."""
-        return [TARGET, TIME, HELD, SINCE] if self.member else [TARGET, TIME]
+        return [TARGET, TIME, HELD, SINCE, KNOWN] if self.member else [TARGET, TIME]
 
     @property
     def member(self) -> bool:
@@ -103,7 +106,7 @@ class Work:
             folder=folder,
             lake=lake,
             project=project,
-            model=project.model(arguments["model"]),
+            model=changed(project.model(arguments["model"]), arguments.get("options", {})),
             versions={name: from_json(DatasetVersion, v) for name, v in arguments.get("versions", {}).items()},
         )
 

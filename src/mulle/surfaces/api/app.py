@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from mulle.core.clock import WallClock
-from mulle.core.errors import MulleError, NotFound, UsageError
+from mulle.core.declare.fleet import fleet_of
+from mulle.core.errors import Conflict, MulleError, NotFound, UsageError
 from mulle.core.hashing import new_id
+from mulle.core.records.base import Cause, to_json
 from mulle.loop import views
 from mulle.loop.lineage import explain_view
-from mulle.loop.operate import deploy, promote, rollback
+from mulle.loop.operate import deploy, pause, promote, resume, rollback, start_run
 from mulle.loop.parts import Parts
 from mulle.loop.status import status_view
+from mulle.loop.telling import silence
+from mulle.loop.windows import monitor_view
+from mulle.surfaces.api.metrics import LoopMetrics
 from mulle.surfaces.api.page import reference_page, status_page
 from mulle.surfaces.door import check_binding, check_request, token_of
 from mulle.surfaces.reach import errors_last_hour, inference_url
 
 __all__ = ["create_app"]
+
+log = logging.getLogger("mulle.control")
 
 Document = dict[str, Any]
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
@@ -60,6 +69,8 @@ def create_app(parts_factory: Callable[[], Parts]) -> FastAPI:
     app.include_router(_reading(), prefix="/api/v1")
     app.include_router(_changing(), prefix="/api/v1")
     app.include_router(_pages())
+    figures = LoopMetrics(parts_factory)
+    app.get("/metrics", include_in_schema=False)(lambda: Response(figures.text(), media_type=CONTENT_TYPE_LATEST))
     _tell_errors(app)
     return app
 
@@ -123,7 +134,7 @@ def _alerts(parts: Wired, model: str | None = None, state: str | None = None, li
 
 def _monitor(parts: Wired, model: str, limit: Limit = 30) -> Document:
     """Show a model's latest windows."""
-    return views.monitor_view(parts, model, limit=limit)
+    return monitor_view(parts, model, limit=limit)
 
 
 def _datasets(parts: Wired) -> Document:
@@ -144,11 +155,43 @@ def _explain(parts: Wired, prediction: str) -> Document:
 def _changing() -> APIRouter:
     router = APIRouter(tags=["change"])
     changes: dict[str, Callable[..., Document]] = {
-        "/models/{model}/deploy": _deploy, "/models/{model}/rollback": _rollback, "/models/{model}/promote": _promote
+        "/models/{model}/deploy": _deploy, "/models/{model}/rollback": _rollback, "/models/{model}/promote": _promote,
+        "/models/{model}/pause": _pause, "/models/{model}/resume": _resume,
     }  # fmt: skip
     for path, endpoint in changes.items():
         router.post(path, name=endpoint.__name__.strip("_"))(endpoint)
+    router.post("/models/{model:path}/runs", name="start_run", status_code=202)(_start)
+    router.post("/alerts/silences", name="silence", status_code=201)(_silence)
     return router
+
+
+def _start(
+    parts: Wired,
+    model: str,
+    by: Annotated[str, Body(embed=True, max_length=200)] = "api",
+    why: Annotated[str, Body(embed=True, max_length=2000)] = "",
+) -> Document:
+    """Ask for a run; it is queued, and told by ``/runs/{run}``. A run that waits already is enough: 409 names it."""
+    parts.project.model(model)
+    waiting = parts.metadata.runs.list(fleet_of(model), 1, state="queued")
+    if waiting:
+        raise Conflict(
+            f"run {waiting[0].id} of {model} waits already", next=f"see /api/v1/runs/{waiting[0].id}", run=waiting[0].id
+        )
+    run = start_run(parts, model, causes=[Cause(type="api", id=by, why=why or f"{by} asked over the API")])
+    return views.run_view(parts, run.id)
+
+
+def _silence(
+    parts: Wired,
+    model: Annotated[str, Body(embed=True)],
+    span: Annotated[str | None, Body(embed=True, alias="for")] = None,
+    by: Annotated[str, Body(embed=True, max_length=200)] = "api",
+    why: Annotated[str, Body(embed=True, max_length=2000)] = "",
+) -> Document:
+    """Send nothing of a model (``*``: of any) for a while; without ``for`` a silence ends now."""
+    made: Document = to_json(silence(parts, model, span, by=by, why=why))
+    return made
 
 
 def _deploy(parts: Wired, model: str, version: Annotated[int, Body(embed=True)]) -> Document:
@@ -162,8 +205,18 @@ def _rollback(parts: Wired, model: str, to: Annotated[int | None, Body(embed=Tru
 
 
 def _promote(parts: Wired, model: str) -> Document:
-    """End a canary now: its version takes all traffic."""
+    """End a canary or a shadow now: its version takes all traffic; without one, release what staging has."""
     return views.deployment_view(promote(parts, model, by="api"))
+
+
+def _pause(parts: Wired, model: str, why: Annotated[str, Body(embed=True, max_length=2000)] = "") -> Document:
+    """Freeze a model's automation: no runs, no moves of its pointer."""
+    return views.deployment_view(pause(parts, model, by="api", why=why))
+
+
+def _resume(parts: Wired, model: str, why: Annotated[str, Body(embed=True, max_length=2000)] = "") -> Document:
+    """Let a paused model's automation go on."""
+    return views.deployment_view(resume(parts, model, by="api", why=why))
 
 
 def _pages() -> APIRouter:
@@ -188,14 +241,18 @@ def _html(text: str) -> Response:
     return HTMLResponse(text, headers={"Content-Security-Policy": policy, "Cache-Control": "no-store"})
 
 
-def _problem(error: MulleError) -> Response:
-    body = json.dumps(error.problem(request_id=new_id(WallClock().now())), default=str)
+def _problem(error: MulleError, request: str = "") -> Response:
+    body = json.dumps(error.problem(request_id=request or new_id(WallClock().now())), default=str)
     return Response(body, error.status, media_type="application/problem+json")
 
 
 def _tell_errors(app: FastAPI) -> None:
-    async def ours(_: Request, error: Exception) -> Response:
-        return _problem(error if isinstance(error, MulleError) else _hidden())
+    async def ours(request: Request, error: Exception) -> Response:
+        if isinstance(error, MulleError):
+            return _problem(error)
+        id = new_id(WallClock().now())
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error, extra={"request": id})
+        return _problem(_hidden(id), id)
 
     async def refused(_: Request, error: Exception) -> Response:
         first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
@@ -217,5 +274,5 @@ def _tell_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, ours)
 
 
-def _hidden() -> MulleError:
-    return MulleError("something failed while answering", next="see the log of `mulle up`")
+def _hidden(request: str) -> MulleError:
+    return MulleError("something failed while answering", next=f"see `mulle logs --request {request}`")

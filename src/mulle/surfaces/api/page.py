@@ -59,6 +59,9 @@ def status_page(status: Document, runs: Document, alerts: Document, *, tracking:
          for i in alerts["items"]),
     )  # fmt: skip
     says = "".join(f"<li>{_mood('●', m['state'])} {escape(m['says'])}{_traffic(m)}</li>" for m in status["models"])
+    if status["project"]["state"] == "broken":
+        broken = f"project.py is broken, the last good declaration goes on: {status['project']['detail']}"
+        says = f"<li>{_mood('●', 'failed')} {escape(broken)}</li>{says}"
     running = f"runs, pid {engine['pid']}" if engine["state"] == "running" else "does not run"
     as_of, home, store = (escape(t) for t in (moment(status["created_at"]), engine["home"], _without_password(tracking)))
     body = f"""

@@ -1,4 +1,4 @@
-"""Commands that change something or keep running: runs, replays, deployments, the engine and the servers."""
+"""Commands that change something or keep running: runs, replays, the engine and the servers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -18,9 +19,8 @@ from mulle.surfaces.words import moment
 
 if TYPE_CHECKING:
     from mulle.core.records.base import Json
-    from mulle.core.records.deployment import Deployment
 
-__all__ = ["demo", "deploy", "promote", "replay", "rollback", "run", "serve", "up"]
+__all__ = ["demo", "replay", "run", "serve", "up"]
 
 Progress = Callable[[str, str, float], None]
 OneModel = Annotated[str, typer.Argument()]
@@ -41,7 +41,7 @@ def run(
 
     call = session(ctx)
     call.parts.project.model(model)
-    with _progress(call, f"run {model}") as progress:
+    with progress_of(call, f"run {model}") as progress:
         record = run_model(call.parts, model, causes=[call.person(why)], progress=lambda _, *told: progress(*told))
     view = run_view(call.parts, record.id)
     call.show(view, render.run_explained if explain else render.run)
@@ -54,53 +54,35 @@ def replay(
     model: OneModel,
     start: Annotated[str, typer.Option("--from", help="Where history starts to be played.")],
     end: Annotated[str, typer.Option("--to", help="Where it ends.")],
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="declared, frozen, every-window, or a variant like slow:cooldown=7d,on=drift; may be repeated."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the comparison as a page.")] = None,
 ) -> None:
-    """Play the loop over history, in a home of its own, beside a frozen model."""
+    """Play the loop over history, in a home of its own: each policy beside the others, or the declared one beside a frozen model.
+
+    A variant changes words of ml.Retrain (cron, on, cooldown ...; several causes joined by +), window, delay and min_rows of
+    ml.Monitor, or rollout=immediate. Killed half-way, the same command goes on with the policies that were not finished.
+    """
     from mulle.core.clock import instant
     from mulle.surfaces.cli import render
+    from mulle.surfaces.replay_page import replay_page
     from mulle.surfaces.replays import play
 
     call = session(ctx)
     call.parts.project.model(model)
     with _telling(call, f"replay {model}") as said:
-        view = play(call.settings, call.parts.project, model, instant(start), instant(end), said)
+        view = play(call.settings, call.parts.project, model, instant(start), instant(end), said, policy or ())
+    if html is not None:
+        html.write_text(replay_page(view), encoding="utf-8")
+        view["html"] = str(html)
     call.show(view, render.replayed)
-
-
-def deploy(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="MODEL@VERSION")]) -> None:
-    """Give all traffic to a version."""
-    from mulle.loop.operate import deploy as move
-    from mulle.loop.views import find_version
-
-    call = session(ctx)
-    if "@" not in name:
-        name = f"{name}@latest"
-    version = find_version(call.parts, name)
-    _moved(call, move(call.parts, version.model, version.version, by=call.by))
-
-
-def rollback(
-    ctx: typer.Context,
-    model: OneModel,
-    to: Annotated[int | None, typer.Option(help="The version to go back to; default: the champion before.")] = None,
-) -> None:
-    """Give all traffic back to an earlier champion."""
-    from mulle.loop.operate import rollback as move
-
-    call = session(ctx)
-    _moved(call, move(call.parts, model, by=call.by, to=to))
-
-
-def promote(ctx: typer.Context, model: OneModel) -> None:
-    """End a canary now: its version takes all traffic."""
-    from mulle.loop.operate import promote as move
-
-    call = session(ctx)
-    _moved(call, move(call.parts, model, by=call.by))
 
 
 def up(ctx: typer.Context) -> None:
     """Start everything: engine, schedules, monitoring, inference server and the control plane with its status page."""
+    from mulle.kernel.logs import keep_log
     from mulle.loop.live import up as start
     from mulle.surfaces.api.serve import serve_control
     from mulle.surfaces.door import check_binding
@@ -112,28 +94,36 @@ def up(ctx: typer.Context) -> None:
     call.err.print(f"inference            http://{where.host}:{where.inference_port}")
     call.err.print("[dim]Ctrl-C stops it[/]")
     _log_to(sys.stderr)
+    keep_log(where.home, "up")
     start(call.parts, control=serve_control)
 
 
-def serve(ctx: typer.Context) -> None:
+def serve(
+    ctx: typer.Context,
+    environment: Annotated[str | None, typer.Option(help="Whose routes it answers by: production or staging.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that share the port (default: the setting).", min=1)] = None,
+) -> None:
     """Start the inference server alone."""
+    from mulle.surfaces.cli.release import known
     from mulle.surfaces.door import check_binding
 
     call = session(ctx)
-    check_binding(call.settings)
-    call.err.print(f"inference  http://{call.settings.host}:{call.settings.inference_port}")
-    if call.settings.workers > 1:
+    where = replace(call.settings, environment=known(environment or call.settings.environment))
+    where = where if workers is None else replace(where, workers=workers)
+    check_binding(where)
+    call.err.print(f"inference of {where.environment}  http://{where.host}:{where.inference_port}")
+    if where.workers > 1:
         # The parent of the workers loads nothing of what they serve with.
-        from mulle.loop.server import environment
+        from mulle.loop.server import environment as variables
         from mulle.surfaces.inference.workers import Workers
 
-        Workers(call.settings, {**os.environ, **environment(call.settings)}).run()
+        Workers(where, {**os.environ, **variables(where)}).run()
         return
     from mulle.bootstrap.inference import wire_inference
     from mulle.surfaces.inference.app import create_app
     from mulle.surfaces.inference.serve import serve as run_server
 
-    run_server(call.settings, create_app(wire_inference(call.settings), call.settings))
+    run_server(where, create_app(wire_inference(where), where))
 
 
 def demo(
@@ -171,17 +161,10 @@ def _log_to(stream: TextIO) -> None:
     logger.setLevel(logging.INFO)
 
 
-def _moved(call: Session, deployment: Deployment) -> None:
-    from mulle.loop.views import deployment_view
-    from mulle.surfaces.cli import render
-
-    call.show(deployment_view(deployment), render.deployment)
-
-
 @contextmanager
 def _telling(call: Session, title: str) -> Iterator[Callable[[Json], None]]:
     """Tell what happens in a long play: where it is on one moving line, each event on a line that stays."""
-    with _progress(call, title) as progress:
+    with progress_of(call, title) as progress:
 
         def said(event: Json) -> None:
             if event.get("text"):
@@ -194,7 +177,7 @@ def _telling(call: Session, title: str) -> Iterator[Callable[[Json], None]]:
 
 
 @contextmanager
-def _progress(call: Session, title: str) -> Iterator[Progress]:
+def progress_of(call: Session, title: str) -> Iterator[Progress]:
     """Tell stages as they go: a moving line in a terminal, one line each elsewhere; always on stderr."""
     if not call.err.is_terminal:
         yield lambda stage, state, seconds: call.err.print(f"{stage}: {state} {f'({seconds:.1f} s)' if seconds else ''}".rstrip())

@@ -30,7 +30,10 @@ def batch(
         str, typer.Option(metavar="DATASET[@V]|FILES|URL#TABLE", help="A dataset, files (path, glob, folder, s3://) or a table.")
     ],
     output: Annotated[
-        str, typer.Option(metavar="FOLDER/|NAME", help="A folder (its name has a / or .), or a table of the lake.")
+        str,
+        typer.Option(
+            metavar="FOLDER/|NAME|URL#TABLE", help="A folder (its name has a / or .), a table of the lake, or of a database."
+        ),
     ],
     format: Annotated[str, typer.Option(help="Of the parts in a folder: parquet, csv or jsonl.")] = "parquet",
     keep: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="Also write this column of the input.")] = None,
@@ -125,9 +128,12 @@ def _asked_to_stop() -> Iterator[threading.Event]:
 
 def scored(view: Json) -> list[RenderableType]:
     """Render a batch job's manifest."""
-    where = view["output"].get("folder") or f"the lake's table {view['output']['table']}"
+    made = view["output"]
+    where = made.get("folder") or (made["table"] if made["format"] == "sql" else f"the lake's table {made['table']}")
     what = f"{view['input']['name']}{'@' + str(view['input']['version']) if 'version' in view['input'] else ''}"
     lines = [f"{view['model']}@{view['version']} scored {view['rows_out']:,} of {view['rows_in']:,} rows of {what} into {where}"]
+    if by := view.get("members"):
+        lines.append(f"{by['rows']:,} of them by {by['models']:,} members' own models")
     if view["state"] != "done":
         lines.append(f"the job is {view['state']}: {view['chunks']['done']} of {view['chunks']['all']} chunks are done")
     if view["rejected"]:

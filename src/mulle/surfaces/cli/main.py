@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from mulle.core.errors import MulleError, UsageError
-from mulle.surfaces.cli import act, data, flow, look, models, new, traffic
+from mulle.surfaces.cli import act, alerts, data, flow, keep, logs, look, models, monitor, new, release, runs, traffic
 from mulle.surfaces.cli.session import Session
 
 __all__ = ["build", "call", "main"]
@@ -67,14 +67,15 @@ def build() -> typer.Typer:
         "2 wrong use, 3 the other side is away, 130 interrupted.",
     )  # fmt: skip
     single: tuple[Callable[..., None], ...] = (
-        new.new, look.plan, act.demo, act.up, act.serve, act.run, act.replay, look.explain, traffic.predict,
-        traffic.predictions, flow.batch, flow.stream, traffic.label, traffic.gc,
-        look.status, act.deploy, act.rollback, act.promote, look.history, look.alerts, look.monitor, look.doctor,
+        new.new, look.plan, act.demo, act.up, runs.worker, act.serve, act.run, act.replay, look.explain, traffic.predict,
+        traffic.predictions, flow.batch, flow.stream, traffic.label, keep.gc, keep.backup, keep.restore,
+        look.status, release.deploy, release.rollback, release.promote, release.pause, release.resume, look.history,
+        monitor.monitor, logs.logs, look.doctor,
     )  # fmt: skip
     for command in single:
         app.command(command.__name__)(command)
     groups: Mapping[str, tuple[str, Mapping[str, Callable[..., None]]]] = {
-        "runs": ("List and show runs.", {"ls": look.runs_ls, "show": look.runs_show}),
+        "runs": ("List, show, cancel, resume and repeat runs.", {n: getattr(runs, n) for n in runs.__all__}),
         "models": (
             "List, show, compare, reproduce and import model versions.",
             {n.rstrip("_"): getattr(models, n) for n in models.__all__},
@@ -86,6 +87,7 @@ def build() -> typer.Typer:
         for inner, function in commands.items():
             group.command(inner)(function)
         app.add_typer(group, name=name)
+    app.add_typer(alerts.group(), name="alerts")
     return app
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "alerts", "anything", "data", "datasets", "deployment", "doctor", "explained", "gates", "history", "model", "models",
-    "monitored", "planned", "predictions", "replayed", "run", "run_explained", "runs", "status",
+    "planned", "predictions", "replayed", "run", "run_explained", "runs", "status",
 ]  # fmt: skip
 
 _SLICES = 10
@@ -38,6 +38,9 @@ def status(view: Json) -> list[RenderableType]:
     if not view["models"]:
         lines.append("no model is declared")
     lines += [_scheduled(item) for item in view.get("batches", ())]
+    if view["project"]["state"] == "broken":
+        said = f"project.py is broken, the last good declaration goes on: {view['project']['detail']}"
+        lines += [f"[red]●[/] {escape(said)}", f"  [dim]{escape(view['project']['next'])}[/]"]
     engine = view["engine"]
     running = f"runs, pid {engine['pid']}" if engine["state"] == "running" else "does not run (`mulle up` starts it)"
     lines.append(f"[dim]engine {running}; home {escape(engine['home'])}[/]")
@@ -76,6 +79,7 @@ def run(view: Json) -> list[RenderableType]:
         "cause": causes_in_words(view), "started": moment(view["created_at"]), "cutoff": moment(view["cutoff"]),
         "data": ", ".join(f"{k}@{v}" for k, v in view["data"].items()), "code": view["code"], "git": view["git"],
         "version": f"{view['model']}@{view['model_version']}" if view["model_version"] else None,
+        "not released": view.get("release"),
     }  # fmt: skip
     stages = [(s["name"], s["state"], f"{s['seconds']:.2f}") for s in view["stages"]]
     return [
@@ -215,9 +219,20 @@ def deployment(view: Json) -> list[RenderableType]:
     told = {
         "model": view["model"], "routes": routes_in_words(view), "action": view["action"], "by": view["by"],
         "effective": moment(view["effective_at"]), "from": view["from"], "to": view["to"], "cause": causes_in_words(view),
-        "evidence": view["evidence"],
+        "environment": view["environment"], "evidence": view["evidence"],
+        "automation": "paused" if view.get("paused") else None,
     }  # fmt: skip
-    return [facts(told)]
+    return [facts(told), *(facts(_made_by(view["model"], served)) for served in view.get("served", ()))]
+
+
+def _made_by(model: str, served: Json) -> Json:
+    """Say how a version that served was made: run, data, code."""
+    told = {"version": f"{model}@{served['version']} as {served['mode']}, {served['share']:.0%}"}
+    if "run" not in served:
+        return told
+    data = ", ".join(f"{d['dataset']}@{d['version']} ({d['rows']:,} rows, {d['hash'][:12]})" for d in served["data"])
+    cutoffs = {"outcomes until": moment(served["refit_cutoff"])}
+    return {**told, "run": served["run"], "data": data, **cutoffs, "code": served["code"], "git": served["git"]}
 
 
 def history(view: Json) -> list[RenderableType]:
@@ -228,7 +243,8 @@ def history(view: Json) -> list[RenderableType]:
         (moment(i["effective_at"]), i["action"], routes_in_words(i), i["by"], i["from"], i["to"], causes_in_words(i))
         for i in view["items"]
     ]
-    return [table("History", ("effective", "action", "routes", "by", "from", "to", "cause"), rows)]
+    shown = table("History", ("effective", "action", "routes", "by", "from", "to", "cause"), rows)
+    return [shown, "its automation is paused"] if view.get("paused") else [shown]
 
 
 def datasets(view: Json) -> list[RenderableType]:
@@ -274,20 +290,6 @@ def alerts(view: Json) -> list[RenderableType]:
     return [table("Alerts", ("model", "signal", "severity", "state", "opened", "closed", "evidence", "next"), rows)]
 
 
-def monitored(view: Json) -> list[RenderableType]:
-    """Show a model's windows; signals that alarm are named."""
-    rows = []
-    for window in view["windows"]:
-        told = window["performance"] or {}
-        loud = [f"{s['signal']} {s['feature']} {cell(s['value'])}" for s in window["signals"] if s["verdict"] == "alarm"]
-        share = f"{told['labels_share']:.0%}" if told else None
-        verdict = told.get("verdict")
-        rows.append((moment(window["start"]), moment(window["end"]), window["rows"], "yes" if window["mature"] else "not yet",
-                     told.get("metric"), told.get("value"), share, verdict, loud))  # fmt: skip
-    columns = ("from", "to", "rows", "mature", "metric", "value", "labels", "performance", "signals that alarm")
-    return [table(f"Windows of {view['model']}", columns, rows)]
-
-
 def explained(view: Json) -> list[RenderableType]:
     """Show a prediction's whole chain."""
     told, route, label, window = view["prediction"], view["route"], view["label"], view["window"]
@@ -330,12 +332,14 @@ def planned(view: Json) -> list[RenderableType]:
 
 
 def replayed(view: Json) -> list[RenderableType]:
-    """Show the account of a replay: policies side by side, by month, what was held back."""
-    plain = {k: v for k, v in view.items() if not _tabular(v) and not isinstance(v, list)}
+    """Show a replay: policies side by side, by month, what was held back."""
+    plain = {k: v for k, v in view.items() if not isinstance(v, (list, Mapping)) and v is not None}
     policies = [{"policy": name, **told} for name, told in view["policies"].items()]
-    tables = {"Policies": policies, "By month": view["by_month"], "Held back": view.get("held_back", [])}
-    look = f"every record of it: [dim]mulle --home {escape(view['home'])} history {escape(view['model'])}[/]"
-    return [facts(plain), *(_records(title, things) for title, things in tables.items()), look]
+    held = [{"policy": name, **h} for name, account in view["accounts"].items() for h in account["held_back"]]
+    tables = {"Policies": policies, "By month": view["by_month"], "Held back": held}
+    homes = [account["home"] for account in view["accounts"].values()]
+    looks = [f"every record of it: [dim]mulle --home {escape(home)} history {escape(view['model'])}[/]" for home in homes]
+    return [facts(plain), *(_records(title, things) for title, things in tables.items()), *looks]
 
 
 def doctor(view: Json) -> list[RenderableType]:

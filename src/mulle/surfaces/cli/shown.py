@@ -144,7 +144,8 @@ def erased(view: Json) -> list[RenderableType]:
     what = "version" if len(view["lost"]) == 1 else "versions"
     lost = [f"[yellow]{what} {cell(view['lost'])} had been taken back and can no longer be read[/]"] if view["lost"] else []
     after = "erase the rows at the source as well: what it still gives is ingested again"
-    return [facts(told), table("Removed", ("where", "how many"), rows), *lost, f"[dim]{after}[/]"]
+    held = [f"[yellow]backups that hold the rows still: {cell(view['backups'])}[/]"] if view["backups"] else []
+    return [facts(told), table("Removed", ("where", "how many"), rows), *lost, *held, f"[dim]{after}[/]"]
 
 
 def _checks(title: str, checks: Sequence[Json]) -> RenderableType:

@@ -14,7 +14,7 @@ import typer
 
 from mulle.surfaces.cli.session import session
 
-__all__ = ["gc", "label", "predict", "predictions", "read_rows", "typed"]
+__all__ = ["label", "predict", "predictions", "read_rows", "typed"]
 
 
 def predict(
@@ -81,18 +81,6 @@ def predictions(
 
     call = session(ctx)
     call.show(predictions_view(call.parts, model, sql=sql, since=since, limit=limit), shown.answer)
-
-
-def gc(
-    ctx: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-) -> None:
-    """Remove logged predictions and labels that are older than their model keeps them (ml.Log(keep=...))."""
-    from mulle.loop.retention import gc_view
-    from mulle.surfaces.cli import shown
-
-    call = session(ctx)
-    call.show(gc_view(call.parts, dry_run=dry_run), shown.swept)
 
 
 def read_rows(source: str, member: str) -> tuple[list[dict[str, Any]], bool]:

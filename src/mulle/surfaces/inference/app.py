@@ -5,20 +5,26 @@ Raw ASGI, because a framework's own cost would be more than that of the model.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from importlib.util import find_spec
 
 from mulle.core.clock import duration
 from mulle.core.errors import NotFound, UsageError
 from mulle.core.settings import Settings
+from mulle.kernel import tracing
+from mulle.kernel.logs import keep_log
 from mulle.lifecycle.serving.ids import fresh_ids
 from mulle.lifecycle.serving.runtime import Runtime
+from mulle.lifecycle.serving.score import Answer
 from mulle.surfaces.inference import invocations, native, openapi, v2
 from mulle.surfaces.inference.asgi import Receive, Reply, Scope, Send, inflate, read_body, respond
 from mulle.surfaces.inference.call import Call, count_refused
 from mulle.surfaces.inference.door import Door
+from mulle.surfaces.inference.incidents import named_by
 from mulle.surfaces.inference.metrics import Exposition
 from mulle.surfaces.inference.problem import NotAllowed, problem
 
@@ -62,6 +68,7 @@ class Inference:
         self._most, self._seconds = settings.max_body, duration(settings.deadline).total_seconds()
         self._paths: dict[tuple[str, str], Found] = {}
         self._end: Callable[[], Awaitable[None]] | None = None
+        self._traces = None if runtime.traces is None else tracing.RequestTraces(runtime.traces)
         exposition = Exposition(runtime)
 
         async def metrics(_runtime: Runtime, _call: Call) -> Reply:
@@ -96,6 +103,11 @@ class Inference:
         path, model, call = scope["path"], "", None
         try:
             headers = dict(scope["headers"])
+            if b"x-request-id" in headers and (given := named_by(headers)):
+                # Ours stays in it: a client may send the same id twice, and rows are paired by it.
+                request = f"{given}~{request}"
+            if self._traces is not None:
+                self._traces.begin(request, headers.get(b"traceparent", b"").decode("latin-1"))
             method = scope["method"]
             found = self._paths.get((path, method)) or self._find(path, method)
             _, handler, model, version = found
@@ -107,11 +119,72 @@ class Inference:
             call = Call(request, headers, body, scope["query_string"], model, version, started, receive)
             reply = await handler(self.runtime, call)
         except Exception as error:
-            reply = problem(error, request, path=path)
-            count_refused(self.runtime, error, model, reply.status, started)
+            reply = self._refused(error, request, path, model, started)
         else:
             call.count(self.runtime, reply.status)
+            if "~" in request:
+                told = (b"x-request-id", request.partition("~")[0].encode())
+                reply = Reply(reply.body, reply.status, reply.type, (*reply.headers, told))
+        if self._traces is not None:
+            _trace(self._traces, request, scope["method"], path, model, call, reply)
         await respond(send, reply)
+
+    def begin(
+        self,
+        path: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes,
+        receive: Receive,
+        answer: Callable[[Reply], object],
+    ) -> bool:
+        """Take a plain ``POST .../predict`` whose body is whole: the same as `__call__`, without a task for each request.
+
+        Parameters
+        ----------
+        path, headers, body
+            As the client sent them; without a query.
+        receive : callable
+            ASGI's; tells when the client leaves.
+        answer : callable
+            Gets the reply, later and once.
+
+        Returns
+        -------
+        bool
+            False when it is nothing of that kind, and nothing was done.
+        """
+        found = self._paths.get((path, "POST"))
+        if self._traces is not None or found is None or found[1] is not native.predict or len(body) > self._most:
+            return False
+        named = dict(headers)
+        if b"x-mulle-route" in named or b"content-encoding" in named or b"x-request-id" in named:
+            return False
+        _, _, model, version = found
+        started, request = time.perf_counter(), fresh_ids(time.time_ns() // 1000, 1)[0]
+        try:
+            self._door.check(named)
+            call = Call(request, named, body, b"", model, version, started, receive)
+            answers = call.submit(self.runtime, native.rows_of(call), version)
+        except Exception as error:
+            # Not within this call: a client that sends many bad requests at once must not nest them.
+            asyncio.get_running_loop().call_soon(answer, self._refused(error, request, path, model, started))
+        else:
+            answers.add_done_callback(partial(self._finish, call, path, answer))
+        return True
+
+    def _finish(self, call: Call, path: str, answer: Callable[[Reply], object], answers: asyncio.Future[list[Answer]]) -> None:
+        try:
+            reply = native.reply_of(call, call.take(answers.result()))
+        except Exception as error:
+            reply = self._refused(error, call.request, path, call.model, call.started)
+        else:
+            call.count(self.runtime, reply.status)
+        answer(reply)
+
+    def _refused(self, error: Exception, request: str, path: str, model: str, started: float) -> Reply:
+        reply = problem(error, request.partition("~")[0], path=path)
+        count_refused(self.runtime, error, model, reply.status, started, request)
+        return reply
 
     def _find(self, path: str, method: str) -> Found:
         fixed = self._fixed.get(path.rstrip("/") or "/")
@@ -136,16 +209,33 @@ class Inference:
                 if self._end is not None:
                     await self._end()
                 await self.runtime.stop()
+                if self._traces is not None:
+                    await asyncio.to_thread(self._traces.flush)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
     async def _start(self) -> None:
+        keep_log(self._settings.home, "serve")
+        if self._traces is not None:
+            tracing.hook = self._traces.scored
         await self.runtime.start()
         if self._settings.grpc_port:
             # Loaded only when asked for: it is an extra, and costs memory.
             from mulle.surfaces.inference.rpc import start_rpc
 
             self._end = await start_rpc(self.runtime, self._settings, self._door)
+
+
+def _trace(
+    traces: tracing.RequestTraces, request: str, method: str, path: str, model: str, call: Call | None, reply: Reply
+) -> None:
+    about: dict[str, str | int | float] = {"http.request.method": method, "http.response.status_code": reply.status}
+    about |= {"mulle.request": request, **({"mulle.model": model} if model else {})}
+    if call is not None and call.route:
+        about |= {"mulle.version": call.answered, "mulle.route": call.route}
+    # A path that nobody serves must not become a name.
+    name = method if reply.status == 404 else f"{method} {path}"
+    traces.end(request, name, about, f"status {reply.status}" if reply.status >= 500 else "")
 
 
 _DOORS = {

@@ -31,11 +31,14 @@ class Reply:
     type: bytes = JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
+    def head(self) -> list[tuple[bytes, bytes]]:
+        """Give all headers, the length among them."""
+        return [(b"content-type", self.type), (b"content-length", b"%d" % len(self.body)), *self.headers]
+
 
 async def respond(send: Send, reply: Reply) -> None:
     """Send a reply with its length."""
-    headers = [(b"content-type", reply.type), (b"content-length", b"%d" % len(reply.body)), *reply.headers]
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.head()})
     await send({"type": "http.response.body", "body": reply.body})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from mulle.core.errors import Malformed, MulleError, NotFound, TooLarge, UsageEr
 from mulle.lifecycle.serving.route import Forced
 from mulle.lifecycle.serving.runtime import Runtime
 from mulle.lifecycle.serving.score import Answer
+from mulle.surfaces.inference import incidents
 from mulle.surfaces.inference.asgi import Receive
 
 __all__ = ["Call", "count_refused"]
@@ -57,7 +59,12 @@ class Call:
         self.route = ""
 
     async def predict(self, runtime: Runtime, rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
-        """Hand rows to the runtime and wait for their answers.
+        """Hand rows to the runtime and wait for their answers; raises as `submit`."""
+        version = self.version if _ROUTE not in self.headers else await _forced(runtime, self)
+        return self.take(await self.submit(runtime, rows, version))
+
+    def submit(self, runtime: Runtime, rows: Sequence[Mapping[str, Any]], version: int | None) -> asyncio.Future[list[Answer]]:
+        """Hand rows to the runtime.
 
         Raises
         ------
@@ -75,11 +82,16 @@ class Call:
                 raise Malformed(f"row {index} is not an object", next='send {"rows": [{...}]}', model=self.model, row=index)
         if self.size > runtime.settings.max_text:
             _check_texts(rows, runtime.settings.max_text, self.model)
-        version = self.version if _ROUTE not in self.headers else await _forced(runtime, self)
         gone = None if self.receive is None else self.gone
-        answers = await runtime.submit(self.model, rows, self.request, version, self.started, gone)
+        return runtime.submit(self.model, rows, self.request, version, self.started, gone)
+
+    def take(self, answers: list[Answer]) -> list[Answer]:
+        """Note for the counters who answered; gives the answers back."""
         first = answers[0]
         self.answered, self.route = first["version"], first["route"]
+        seconds = time.perf_counter() - self.started
+        if seconds > incidents.SLOW:
+            incidents.answered_late(self.request, self.model, answers, seconds)
         return answers
 
     async def gone(self) -> None:
@@ -93,8 +105,8 @@ class Call:
             runtime.tally.request(self.model, self.answered, self.route, status, time.perf_counter() - self.started)
 
 
-def count_refused(runtime: Runtime, error: BaseException, model: str, status: int, started: float) -> None:
-    """Count a request that was refused.
+def count_refused(runtime: Runtime, error: BaseException, model: str, status: int, started: float, request: str = "") -> None:
+    """Count a request that was refused, and log it.
 
     Parameters
     ----------
@@ -102,11 +114,16 @@ def count_refused(runtime: Runtime, error: BaseException, model: str, status: in
         As the request named it, or empty.
     status : int
         HTTP's, whatever the protocol.
+    request : str
+        Its id.
     """
     # A name that nobody deployed must not become a label: a scan would fill the memory.
     known = model if model in runtime.table else ""
     version = str(error.facts.get("version", "")) if isinstance(error, MulleError) else ""
-    runtime.tally.request(known, version, "", status, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    runtime.tally.request(known, version, "", status, seconds)
+    runtime.tally.kinds[(known, version, error.slug if isinstance(error, MulleError) else MulleError.slug)] += 1
+    incidents.failed(error, request, known, status, seconds)
 
 
 async def _forced(runtime: Runtime, call: Call) -> Forced:

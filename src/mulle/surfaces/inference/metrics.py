@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
@@ -23,6 +24,8 @@ class Exposition(Collector):
         self._runtime = runtime
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+        # Of the worker that is asked: its memory, processor time and open files.
+        ProcessCollector(registry=self._registry)
 
     def reply(self) -> Reply:
         """Give the text as a reply."""
@@ -40,6 +43,11 @@ class Exposition(Collector):
             requests.add_metric([model, version, route, str(status)], count)
         yield requests
         yield _latency(tally)
+        yield _latency_by_model(tally)
+        kinds = CounterMetricFamily("mulle_errors", "Requests without an answer", labels=["model", "version", "kind"])
+        for labels, count in tuple(tally.kinds.items()):
+            kinds.add_metric(labels, count)
+        yield kinds
         rows = CounterMetricFamily("mulle_rows", "Rows scored, shadows too", labels=["model", "version", "route"])
         for labels, count in tuple(tally.rows.items()):
             rows.add_metric(labels, count)
@@ -72,11 +80,30 @@ class Exposition(Collector):
         yield GaugeMetricFamily("mulle_log_lag_seconds", "Age of what is logged and not in the lake", runtime.log_lag())
         yield GaugeMetricFamily("mulle_routes_generation", "Routing table in force", runtime.generation())
         info = GaugeMetricFamily("mulle_deployment_info", "Versions in force", labels=["model", "version", "route"])
+        sizes = GaugeMetricFamily(
+            "mulle_model_bytes", "Memory that a loaded version is counted with", labels=["model", "version"]
+        )
         for name in runtime.table.loaded():
             force = runtime.routes(name)["in_force"]
             for part in force if isinstance(force, list) else []:
                 info.add_metric([name, str(part["version"]), part["mode"]], 1)
+            for loaded in {one for ready in runtime.table.ready(name) for one in ready.loaded}:
+                sizes.add_metric([name, str(loaded.version)], loaded.size)
         yield info
+        yield sizes
+
+
+def _latency_by_model(tally: Tally) -> Metric:
+    by_version: dict[tuple[str, str], list[int]] = {}
+    for (model, version, place), count in tuple(tally.latency.items()):
+        by_version.setdefault((model, version), [0] * (len(BOUNDS) + 1))[place] = count
+    family = HistogramMetricFamily(
+        "mulle_model_request_seconds", "Time to answer a request, by who answered its first row", labels=["model", "version"]
+    )
+    for labels, counts in sorted(by_version.items()):
+        bounds = zip((*map(str, BOUNDS), "+Inf"), accumulate(counts), strict=True)
+        family.add_metric(list(labels), list(bounds), tally.spent[labels])
+    return family
 
 
 def _latency(tally: Tally) -> Metric:

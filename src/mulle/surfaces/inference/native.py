@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import orjson
 
 from mulle.core.errors import Malformed
 from mulle.core.records.base import to_json
 from mulle.lifecycle.serving.runtime import Runtime
+from mulle.lifecycle.serving.score import Answer
 from mulle.surfaces.inference.asgi import Reply, parse_json
 from mulle.surfaces.inference.call import Call
 
-__all__ = ["labels", "model", "models", "predict", "routes"]
+__all__ = ["labels", "model", "models", "predict", "reply_of", "routes", "rows_of"]
 
 _TURN = 200
 """Models described in a row; then others get their turn."""
@@ -20,16 +22,32 @@ _TURN = 200
 
 async def predict(runtime: Runtime, call: Call) -> Reply:
     """Answer ``POST /v1/models/{name}[/versions/{v}]/predict``."""
-    body = parse_json(call.headers, call.body)
-    rows = body.get("rows") if type(body) is dict else None
-    if type(rows) is not list:
-        raise Malformed("the body has no list 'rows'", next='send {"rows": [{...}]}', model=call.model)
+    rows = rows_of(call)
     explain = bool(call.query) and b"explain=true" in call.query.split(b"&")
     if explain:
         runtime.explaining.check(rows)
     answers = await call.predict(runtime, rows)
     if explain:
         await runtime.explain(call.model, rows, answers, call.started)
+    return reply_of(call, answers)
+
+
+def rows_of(call: Call) -> list[Any]:
+    """Read the rows that a request asks predictions for.
+
+    Raises
+    ------
+    WrongType, Malformed
+    """
+    body = parse_json(call.headers, call.body)
+    rows = body.get("rows") if type(body) is dict else None
+    if type(rows) is not list:
+        raise Malformed("the body has no list 'rows'", next='send {"rows": [{...}]}', model=call.model)
+    return rows
+
+
+def reply_of(call: Call, answers: list[Answer]) -> Reply:
+    """Write predictions as `predict` answers them."""
     return Reply(orjson.dumps({"model": call.model, "version": call.answered, "predictions": answers}))
 
 

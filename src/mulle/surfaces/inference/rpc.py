@@ -106,11 +106,11 @@ class _Service:
                 call.version = _version(request)
                 reply = await handler(call, request)
             except asyncio.CancelledError as error:
-                count_refused(self._runtime, error, call.model, 504, started)
+                count_refused(self._runtime, error, call.model, 504, started, id)
                 raise
             except Exception as error:
                 error = problem_of(error)
-                count_refused(self._runtime, error, call.model, error.status, started)
+                count_refused(self._runtime, error, call.model, error.status, started, id)
                 told = orjson.dumps(error.problem(request_id=id), default=str)
                 trailing = (("mulle-problem-bin", told),) if len(told) <= _LONGEST else ()
                 code = _STATUS.get(error.status, grpc.StatusCode.INTERNAL)

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from types import FrameType
 
@@ -17,6 +18,7 @@ from mulle.core.errors import UsageError
 from mulle.core.settings import Settings
 from mulle.surfaces.door import is_loopback
 from mulle.surfaces.inference.app import Inference
+from mulle.surfaces.inference.listening import BACKLOG, LEAVE, Door, listen
 from mulle.surfaces.inference.wire import Connection
 
 __all__ = ["check_door", "serve"]
@@ -28,9 +30,9 @@ _LINGER = 0.5
 class _Server(uvicorn.Server):
     """Tells the runtime first, so that readiness is false while the last requests are finished."""
 
-    def __init__(self, config: uvicorn.Config, app: Inference, begun: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, app: Inference, door: Door, begun: Callable[[], None]) -> None:
         super().__init__(config)
-        self._app, self._begun = app, begun
+        self._app, self._door, self._begun = app, door, begun
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -41,6 +43,10 @@ class _Server(uvicorn.Server):
             server.close()
         # Closing a connection under a client that is just sending would fail its request, so the answer says it first.
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        loop = asyncio.get_running_loop()
+        made = partial(Connection, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        for waited in self._door.waited:
+            await loop.connect_accepted_socket(made, waited)
         end = monotonic() + _LINGER
         while self.server_state.connections and monotonic() < end and not self.force_exit:
             await asyncio.sleep(0.01)
@@ -48,12 +54,15 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._app.runtime.draining = True
+        self._door.shut()
         super().handle_exit(sig, frame)
 
+    def leave(self, *_: object) -> None:
+        """End, but leave the door open."""
+        self._app.runtime.draining = self.should_exit = True
 
-def serve(
-    settings: Settings, app: Inference, *, listening: socket.socket | None = None, begun: Callable[[], None] = lambda: None
-) -> None:
+
+def serve(settings: Settings, app: Inference, *, door: Door | None = None, begun: Callable[[], None] = lambda: None) -> None:
     """Serve until SIGTERM or SIGINT; what was taken is finished and logged first.
 
     Parameters
@@ -62,8 +71,8 @@ def serve(
         Resolved.
     app : Inference
         Of `create_app`; its lifespan starts and stops the runtime.
-    listening : socket, optional
-        A listening socket; by default one is opened on the host and port of the settings.
+    door : Door, optional
+        Where clients come in; by default one is opened on the host and port of the settings.
     begun : callable
         Called when requests are answered.
 
@@ -71,12 +80,13 @@ def serve(
     ------
     UsageError
         When bound to more than this machine without a token.
+    Unavailable
+        When the port is taken.
     """
     check_door(settings)
+    door = door or Door(listen(settings, shared=False))
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.inference_port,
         loop="uvloop",
         http=Connection,
         ws="none",
@@ -85,16 +95,18 @@ def serve(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        backlog=2048,
+        backlog=BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(duration(settings.deadline).total_seconds()) + 5,
     )
+    server = _Server(config, app, door, begun)
     # uvicorn raises the signal again once it has ended well; a graceful end on request is exit code 0.
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: None), LEAVE: signal.signal(LEAVE, server.leave)}
     try:
-        _Server(config, app, begun).run(sockets=None if listening is None else [listening])
+        server.run(sockets=[door.listening])
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check_door(settings: Settings) -> None:

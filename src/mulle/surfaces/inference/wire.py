@@ -9,6 +9,7 @@ import asyncio
 import logging
 import urllib.parse
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import httptools
@@ -16,9 +17,12 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
-from mulle.surfaces.inference.asgi import App
+from mulle.surfaces.inference.asgi import App, Receive, Reply
 
 __all__ = ["Connection"]
+
+Begin = Callable[[str, list[tuple[bytes, bytes]], bytes, Receive, Callable[[Reply], object]], bool]
+"""An application's short way for requests that came as a whole; see `mulle.surfaces.inference.app.Inference.begin`."""
 
 _HIGH_WATER = 2**16
 _BAD = b"Invalid HTTP request received."
@@ -46,6 +50,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         del app_state
         self.app: App = config.loaded_app
+        self.begin: Begin | None = getattr(config.loaded_app, "begin", None)
         self.state = server_state
         self.loop = _loop or asyncio.get_event_loop()
         self.transport: asyncio.Transport = None  # type: ignore[assignment]
@@ -124,14 +129,14 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Queue the request; it begins when the bytes at hand are parsed."""
         version = self._parser.get_http_version()
-        path, raw, query = _PLACES.get(self._url) or _placed(self._url)
-        scope = {
-            "type": "http", "asgi": _ASGI, "http_version": version, "method": self._parser.get_method().decode("ascii"),
-            "scheme": "http", "path": path, "raw_path": raw, "query_string": query, "root_path": "", "headers": self._headers,
-            "client": self._peers[0], "server": self._peers[1],
-        }  # fmt: skip
         keep = version != "1.0" and self._parser.should_keep_alive()
-        self._queue.append(_Exchange(self, scope, keep, self._expects))
+        place = _PLACES.get(self._url) or _placed(self._url)
+        self._queue.append(_Exchange(self, self._parser.get_method(), place, version, self._headers, keep, self._expects))
+
+    @property
+    def peers(self) -> tuple[Any, Any]:
+        """The client's address and ours."""
+        return self._peers
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -165,9 +170,10 @@ class Connection(asyncio.Protocol):
     def _next(self) -> None:
         if self._queue:
             self._active = self._queue.popleft()
-            task = self.loop.create_task(self._active.run(self.app))
-            self.state.tasks.add(task)
-            task.add_done_callback(self.state.tasks.discard)
+            if self.begin is None or not self._active.begun(self.begin):
+                task = self.loop.create_task(self._active.run(self.app))
+                self.state.tasks.add(task)
+                task.add_done_callback(self.state.tasks.discard)
         if not self._queue:
             self.transport.resume_reading()
 
@@ -192,12 +198,22 @@ class _Exchange:
     """One request and its answer, as ASGI has them."""
 
     __slots__ = (
-        "_body", "_changed", "_connection", "_expects", "_more", "_parts", "_scope", "_start", "_waiter", "complete", "gone",
-        "keep_alive",
+        "_body", "_changed", "_connection", "_expects", "_headers", "_method", "_more", "_parts", "_place", "_start", "_version",
+        "_waiter", "complete", "gone", "keep_alive",
     )  # fmt: skip
 
-    def __init__(self, connection: Connection, scope: dict[str, Any], keep_alive: bool, expects: bool) -> None:
-        self._connection, self._scope, self._expects = connection, scope, expects
+    def __init__(
+        self,
+        connection: Connection,
+        method: bytes,
+        place: tuple[str, bytes, bytes],
+        version: str,
+        headers: list[tuple[bytes, bytes]],
+        keep_alive: bool,
+        expects: bool,
+    ) -> None:
+        self._connection, self._expects = connection, expects
+        self._method, self._place, self._version, self._headers = method, place, version, headers
         self.keep_alive, self.complete, self.gone = keep_alive, False, False
         self._body, self._more, self._changed = b"", True, False
         self._waiter: asyncio.Future[None] | None = None
@@ -221,18 +237,38 @@ class _Exchange:
         self.gone = True
         self._wake()
 
+    def begun(self, begin: Begin) -> bool:
+        """Try the application's short way, for what came as a whole from a client that reads its answers."""
+        path, _, query = self._place
+        if self._more or query or self._method != b"POST" or self._connection.writable is not None:
+            return False
+        if not begin(path, self._headers, self._body, self.receive, self._reply):
+            return False
+        self._changed, self._body = False, b""
+        return True
+
+    def _reply(self, reply: Reply) -> None:
+        self._write(reply.status, reply.head(), reply.body)
+
     async def run(self, app: App) -> None:
         """Let the application answer."""
+        path, raw, query = self._place
+        client, server = self._connection.peers
+        scope = {
+            "type": "http", "asgi": _ASGI, "http_version": self._version, "method": self._method.decode("ascii"),
+            "scheme": "http", "path": path, "raw_path": raw, "query_string": query, "root_path": "", "headers": self._headers,
+            "client": client, "server": server,
+        }  # fmt: skip
         try:
-            await app(self._scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
         except BaseException as error:
             _log.error("the application failed", exc_info=error)
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
             if not self.complete:
-                self._start, self._parts, self.keep_alive = _FAILED, [b"Internal Server Error"], False
-                self._write()
+                self.keep_alive = False
+                self._write(500, [(b"content-type", b"text/plain; charset=utf-8")], b"Internal Server Error")
 
     async def receive(self) -> dict[str, Any]:
         """Give what came of the body, or wait for more; when the answer is out or the client left, say so."""
@@ -261,7 +297,8 @@ class _Exchange:
             return
         if self._connection.writable is not None:
             await self._connection.writable
-        self._write()
+        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._write(self._start["status"], self._start.get("headers", ()), body)
 
     def _wake(self) -> None:
         self._changed = True
@@ -269,26 +306,26 @@ class _Exchange:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _write(self) -> None:
+    def _write(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         self.complete = True
         self._wake()
-        connection, start = self._connection, self._start
+        connection = self._connection
         if self.gone or connection.transport.is_closing():
             connection.answered()
             return
-        status, sized = start["status"], False
-        parts = [STATUS_LINE[status]]
-        for name, value in (*connection.state.default_headers, *start.get("headers", ())):
+        usual, closes = _usual(connection.state)
+        self.keep_alive = self.keep_alive and not closes
+        parts, sized = [STATUS_LINE[status], usual], False
+        for name, value in headers:
             if name == b"connection":
                 self.keep_alive = self.keep_alive and b"close" not in value.lower()
                 continue
             sized = sized or name == b"content-length"
             parts += (name, b": ", value, b"\r\n")
-        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         if not sized and status not in _BODILESS:
             parts.append(b"content-length: %d\r\n" % len(body))
         parts.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        if self._scope["method"] != "HEAD" and status not in _BODILESS:
+        if self._method != b"HEAD" and status not in _BODILESS:
             parts.append(body)
         connection.transport.write(b"".join(parts))
         if not self.keep_alive:
@@ -297,7 +334,16 @@ class _Exchange:
 
 
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
-_FAILED = {"status": 500, "headers": [(b"content-type", b"text/plain; charset=utf-8")]}
+_USUAL: list[tuple[list[tuple[bytes, bytes]], bytes, bool]] = []
+"""Headers of every answer as bytes, and whether they end the connection; uvicorn makes them anew each second."""
+
+
+def _usual(state: ServerState) -> tuple[bytes, bool]:
+    if not _USUAL or _USUAL[0][0] is not state.default_headers:
+        said = state.default_headers
+        closes = any(name == b"connection" and b"close" in value.lower() for name, value in said)
+        _USUAL[:] = [(said, b"".join(b"%b: %b\r\n" % pair for pair in said if pair[0] != b"connection"), closes)]
+    return _USUAL[0][1:]
 
 
 def _placed(url: bytes) -> tuple[str, bytes, bytes]:

@@ -22,6 +22,7 @@ from mulle.core.clock import duration
 from mulle.core.errors import Unavailable
 from mulle.core.settings import Settings
 from mulle.lifecycle.serving.runtime import Runtime
+from mulle.surfaces.inference.listening import LEAVE, Door, listen
 
 __all__ = ["Workers", "counters_folder", "work"]
 
@@ -56,10 +57,11 @@ class _Worker:
         return self.ready < 0
 
     def let_go(self) -> None:
-        """Close what is left of one that ended."""
+        """Close the pipes; one that is still there shuts its door, finishes what it took and ends."""
         for end in (self.lifeline, self.ready):
             if end >= 0:
                 os.close(end)
+        self.lifeline = self.ready = -1
 
 
 class Workers:
@@ -95,8 +97,8 @@ class Workers:
             When the port is taken, or workers die again and again as soon as they are started.
         """
         shutil.rmtree(counters_folder(self._settings), ignore_errors=True)
-        _listening(self._settings, shared=False).close()  # a port that is taken would be shared with whoever has it
-        self._sockets = [_listening(self._settings) for _ in range(self._settings.workers)]
+        listen(self._settings, shared=False).close()  # a port that is taken would be shared with whoever has it
+        self._sockets = [listen(self._settings, shared=True) for _ in range(self._settings.workers)]
         before = {number: signal.signal(number, self._told) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
         try:
             for slot in range(len(self._sockets)):
@@ -142,7 +144,7 @@ class Workers:
             deadline = time.monotonic() + _STARTS
             while not new.is_ready() and new.process.poll() is None and time.monotonic() < deadline and not self._stopping:
                 time.sleep(_LOOK)
-            old.process.terminate()
+            old.process.send_signal(LEAVE)
 
     def _start(self, slot: int) -> _Worker:
         listening = self._sockets[slot].fileno()
@@ -164,6 +166,7 @@ class Workers:
         for listening in self._sockets:
             listening.close()
         for worker in everyone:
+            worker.let_go()
             worker.process.terminate()
         end = time.monotonic() + duration(self._settings.deadline).total_seconds() + 8
         for worker in everyone:
@@ -172,7 +175,6 @@ class Workers:
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
-            worker.let_go()
 
 
 def counters_folder(settings: Settings) -> Path:
@@ -195,31 +197,18 @@ def work(runtime: Runtime, settings: Settings, slot: int, listening: int, lifeli
     from mulle.surfaces.inference.app import create_app
     from mulle.surfaces.inference.serve import serve
 
-    threading.Thread(target=_end_with, args=(lifeline,), daemon=True, name="lifeline").start()
+    door = Door(socket.socket(fileno=listening))
+    threading.Thread(target=_end_with, args=(lifeline, door), daemon=True, name="lifeline").start()
     runtime.among(Peers(counters_folder(settings), slot))
 
     def begun() -> None:
         os.write(tells, b"1")
 
-    serve(settings, create_app(runtime, settings), listening=socket.socket(fileno=listening), begun=begun)
+    serve(settings, create_app(runtime, settings), door=door, begun=begun)
 
 
-def _end_with(lifeline: int) -> None:
+def _end_with(lifeline: int, door: Door) -> None:
     os.read(lifeline, 1)
+    # Here and not in the signal's handler alone: the main thread may be deep in a model or a feature function.
+    door.shut()
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _listening(settings: Settings, *, shared: bool = True) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    made = socket.socket(family)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
-        made.bind((settings.host, settings.inference_port))
-        made.listen(2048)
-    except OSError as error:
-        made.close()
-        raise Unavailable(
-            f"{settings.host}:{settings.inference_port} cannot be listened on: {error}", next="choose another inference_port"
-        ) from error
-    return made

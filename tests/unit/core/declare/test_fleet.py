@@ -13,6 +13,7 @@ from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.features import Features, features
 from mulle.core.declare.fleet import Each, each, fleet_of, key_of, member_name
 from mulle.core.declare.gates import NoWorseThanChampion, at_most, no_worse_than_champion
+from mulle.core.declare.log import Log
 from mulle.core.declare.model import Model
 from mulle.core.declare.project import collect
 from mulle.core.declare.sources import Files
@@ -36,6 +37,12 @@ def a_model(by: str | Each | None, **more: object) -> Model:
 def test_a_column_that_no_request_carries_is_refused_when_it_is_declared(column: str) -> None:
     with pytest.raises(DeclarationError, match=column):
         a_model(column)
+
+
+def test_the_column_that_names_members_cannot_be_kept_out_of_the_log() -> None:
+    assert a_model("store", log=Log(redact=["price"])).log.redact == ("price",)
+    with pytest.raises(DeclarationError, match="store, whose values name models"):
+        a_model("store", log=Log(redact=["store"]))
 
 
 @pytest.mark.parametrize("wrong", [{"at_least": 19}, {"trials": 1}])

@@ -17,7 +17,7 @@ from mulle.core.records.bundle import FeatureSpec
 from mulle.core.records.window import Window
 from mulle.kernel.histograms import build_reference
 from mulle.lifecycle.monitoring.outcomes import plain_key, with_outcomes
-from mulle.lifecycle.monitoring.window import due_windows, judge_window
+from mulle.lifecycle.monitoring.window import Held, due_windows, judge_window
 
 START, END = instant("2013-03-01"), instant("2013-03-02")
 SPECS = [FeatureSpec(name="x", kind="number"), FeatureSpec(name="c", kind="category", categories=("a", "b"))]
@@ -69,9 +69,8 @@ def judge(model: ml.Model, predictions: pl.DataFrame, labels: pl.DataFrame, now:
     base = rows(5000, seed=99)
     frame = pl.DataFrame([json.loads(t) for t in base["features"]])
     reference = build_reference(frame, SPECS, base["value"])
-    return judge_window(
-        model, predictions=predictions, labels=labels, reference=reference, specs=SPECS, start=START, end=END, now=now, **more
-    )
+    held = Held(reference=reference, specs=SPECS, bundle="b1")
+    return judge_window(model, predictions=predictions, labels=labels, held=held, start=START, end=END, now=now, **more)
 
 
 def verdicts(window: Window) -> dict[tuple[str, str], str]:

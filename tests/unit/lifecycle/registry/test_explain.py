@@ -9,6 +9,9 @@ import pytest
 from making import make
 
 from mulle.core.declare.candidates import dummy, hist_gradient_boosting, knn, lightgbm, logistic, random_forest, ridge
+from mulle.core.errors import BundleError
+from mulle.core.hashing import hash_folder
+from mulle.kernel.bundle import Predictor
 from mulle.kernel.transform import encode
 from mulle.kernel.worker import Worker
 from mulle.lifecycle.registry.child import _Opened
@@ -106,17 +109,37 @@ def test_a_feature_that_the_model_does_not_use_did_nothing(tmp_path):
     assert (np.abs(found.cells[:, :-1][:, used == 0]) == 0).all()
 
 
-def test_bundles_of_before_are_explained_by_permutation(tmp_path):
+def uncounted(address):
+    """Take out of a bundle's trees how many rows went through each node, as compilers of before left it."""
     import onnx
 
-    made = make(tmp_path, lightgbm(n_estimators=30))
-    _, address = made.write()
     graph = onnx.load(address / "model.onnx")
     node = next(n for n in graph.graph.node if n.op_type == "TreeEnsembleRegressor")
     kept = [a for a in node.attribute if a.name != "nodes_hitrates"]
+    assert len(kept) < len(node.attribute)
     del node.attribute[:]
     node.attribute.extend(kept)
     onnx.save(graph, address / "model.onnx")
+
+
+@pytest.mark.parametrize("task", ["regression", "binary"])
+def test_bundles_of_before_open_by_their_own_hash_and_answer_as_ever(tmp_path, task):
+    made = make(tmp_path, lightgbm(n_estimators=30), task=task)
+    today, address = made.write()
+    matrix = encode(made.predictor().transform(made.joined), made.contract.features)[:50]
+    expected = Predictor.open(address, expected=today).run(matrix)
+    uncounted(address)
+    known = hash_folder(address)  # as it was recorded then
+    assert known != today
+    assert np.array_equal(Predictor.open(address, expected=known).run(matrix), expected)
+    with pytest.raises(BundleError, match="not the bundle that was registered"):
+        Predictor.open(address, expected=today)
+
+
+def test_bundles_of_before_are_explained_by_permutation(tmp_path):
+    made = make(tmp_path, lightgbm(n_estimators=30))
+    _, address = made.write()
+    uncounted(address)
     (address / "sample.json").unlink()
     matrix = encode(made.predictor().transform(made.joined), made.contract.features)[:5]
     found = _Opened(address).explainer.explain(matrix)

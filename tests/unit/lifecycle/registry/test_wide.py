@@ -14,7 +14,7 @@ from mulle.kernel.bundle import Predictor
 from mulle.kernel.fitted import answers
 from mulle.kernel.histograms import build_reference, count
 from mulle.kernel.transform import encode
-from mulle.lifecycle.monitoring.drift import decode_features
+from mulle.lifecycle.monitoring.decode import decode_features
 from mulle.lifecycle.registry.card import card
 from mulle.lifecycle.registry.parity import prove
 from mulle.lifecycle.serving.rows import _text as logged

@@ -14,11 +14,11 @@ from mulle.core.clock import instant
 from mulle.core.errors import Refused, UsageError
 from mulle.core.records.base import Cause
 from mulle.core.records.deployment import Deployment, champion_of
-from mulle.lifecycle.rollout.plan import first_deployment, hold_back, promote, roll_back, start_canary, step_canary
+from mulle.lifecycle.rollout.plan import first_deployment, hold_back, promote, roll_back, start_release, step_canary
 
 NOW = instant("2013-03-01")
 WHY = (Cause(type="run", id="r1", why="gates passed"),)
-CANARY = ml.canary(5, 25, 100)
+CANARY = ml.canary(5, 25, 100, watch="0s")
 
 
 def declared() -> ml.Model:
@@ -41,7 +41,7 @@ def first(version: int = 1) -> Deployment:
 
 def begun(version: int = 2, before: Deployment | None = None, hours: float = 1) -> Deployment:
     when = at(hours)
-    return start_canary(CANARY, before or first(), version, model=declared(), effective_at=when["now"], **when)
+    return start_release(CANARY, before or first(), version, model=declared(), effective_at=when["now"], **when)
 
 
 def shares(deployment: Deployment) -> dict[str, tuple[int, float]]:
@@ -65,8 +65,8 @@ def test_a_canary_grows_and_becomes_champion():
 
 @given(st.lists(st.integers(1, 99), min_size=1, max_size=5, unique=True))
 def test_shares_sum_to_one_at_every_step(steps):
-    rollout = ml.canary(*sorted(steps), 100)
-    deployment = start_canary(rollout, first(), 2, model=declared(), effective_at=NOW, **at(1))
+    rollout = ml.canary(*sorted(steps), 100, watch="0s")
+    deployment = start_release(rollout, first(), 2, model=declared(), effective_at=NOW, **at(1))
     for _ in steps:
         assert sum(r.share for r in deployment.routes) == pytest.approx(1)
         deployment = step_canary(rollout, deployment, **at(2))
@@ -74,8 +74,8 @@ def test_shares_sum_to_one_at_every_step(steps):
 
 
 def test_without_a_champion_or_with_immediate_a_version_is_deployed_at_once():
-    alone = start_canary(CANARY, None, 1, model=declared(), effective_at=NOW, **at(0))
-    at_once = start_canary(ml.immediate(), first(), 2, model=declared(), effective_at=NOW, **at(1))
+    alone = start_release(CANARY, None, 1, model=declared(), effective_at=NOW, **at(0))
+    at_once = start_release(ml.immediate(), first(), 2, model=declared(), effective_at=NOW, **at(1))
     assert (alone.action, at_once.action) == ("deploy", "deploy")
     assert (shares(at_once), at_once.from_version) == ({"champion": (2, 1.0)}, 1)
 
@@ -142,5 +142,5 @@ def test_a_move_derived_again_is_the_same_record_and_another_move_is_not():
 
 def test_on_a_replay_clock_the_effect_may_come_later_than_the_decision():
     later = NOW + timedelta(hours=5)
-    deployment = start_canary(CANARY, first(), 2, model=declared(), effective_at=later, **at(1))
+    deployment = start_release(CANARY, first(), 2, model=declared(), effective_at=later, **at(1))
     assert (deployment.created_at, deployment.effective_at) == (NOW + timedelta(hours=1), later)

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 from serving_parts import T0, bundle, route, row, version
 
-from mulle.core.errors import ContractError, Deadline, NotFound, Overloaded
+from mulle.core.errors import ContractError, Deadline, NotFound, Overloaded, TransformError
 from mulle.core.hashing import hash_folder
 from mulle.core.settings import Settings
 from mulle.kernel.routes import ROUTES, ModelRoutes, Routed, RoutedVersion, RoutingTable, write_routes
@@ -119,6 +119,35 @@ def test_rows_go_to_the_members_of_a_fleet_and_come_back_in_order(home: Path, ma
     rows = logged(home).filter(pl.col("key_text").is_in(["1", "2", "3", "4"])).sort("key_text")
     assert rows["model"].to_list() == ["trip/b/c", "trip/a", "trip", "trip/a"]
     assert rows["request"].is_unique().all(), "by the request a canary's answers are paired"
+
+
+@pytest.mark.parametrize("fsync", [False, True])
+def test_a_fleets_request_that_is_refused_for_one_row_logs_no_row_as_answered(home: Path, made: list[Made], fsync: bool) -> None:
+    publish(home, {"trip": alone(made[0], each="kind"), "trip/a": alone(made[1], 5), "trip/b": alone(made[2], 6)})
+
+    async def play() -> None:
+        async with runtime(home, fsync=fsync) as server:
+            mixed = [row(1, kind="a"), row(2, kind="b"), row(3, kind="new")]
+            for bad in (row(4, kind="b", size="far"), row(4, kind="boom")):
+                with pytest.raises((ContractError, TransformError)):
+                    await ask(server, *mixed, bad)
+            # What breaks no contract, beside requests that do: nobody's records are mixed with another's.
+            whole, refused, one = await asyncio.gather(
+                ask(server, row(11, kind="a"), row(12, kind="b"), request="w"),
+                ask(server, row(21, kind="a"), row(22, kind="b", size="far"), request="x"),
+                ask(server, row(31, kind="a"), request="o"),
+                return_exceptions=True,
+            )
+            assert isinstance(refused, ContractError)
+            assert [a["model"] for a in whole] == ["trip/a", "trip/b"]
+            assert [a["model"] for a in one] == ["trip/a"]
+            at_once = set(logged(home).filter(pl.col("route") != "refused")["key_text"])
+            assert at_once == {"11", "12", "31"}, "logged before it was answered"
+
+    asyncio.run(play())
+    rows = logged(home)
+    assert sorted(rows.filter(pl.col("route") == "champion")["key_text"]) == ["11", "12", "31"]
+    assert (rows["route"] == "refused").sum() == 3
 
 
 def test_a_shadow_scores_after_the_answer_and_is_the_first_to_be_left_out(home: Path, made: list[Made], tmp_path: Path) -> None:

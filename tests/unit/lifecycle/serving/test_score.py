@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -60,6 +61,47 @@ def test_the_answer_and_its_log_row_agree(shelf: Shelf, made: list[tuple[str, Pa
     assert float(rows["value"][0]) == 3.5
     assert rows["unseen"].to_list() == ["[]", '["kind"]']
     assert scored.unseen == ["kind"]
+
+
+def test_without_polars_answers_log_and_refusals_are_the_same(shelf: Shelf, tmp_path: Path) -> None:
+    route = version(4, bundle(tmp_path / "b", offset=1.0, plain=True))
+    plain = ready(shelf, route)
+    predictor = plain.loaded[0].predictor
+    assert predictor.plain is not None
+    polars = replace(plain, loaded=(replace(plain.loaded[0], predictor=copy(predictor)),))
+    polars.loaded[0].predictor.plain = None
+    hostile: list[dict[str, object]] = [
+        row(1, 2.5), row(2, None, kind="new"), row(3, 7, at=None), row(4, 1e308, kind=None),
+        row(5, -0.0, at="1969-12-31T23:59:59.5Z"),
+        {"id": 6, "size": 1.5, "kind": "a"}, {"kind": "a", "size": 0.1, "at": "2013-03-01T10:00:00+05:00", "id": 7.0},
+    ]  # fmt: skip
+    given = replace(batch(*hostile), requests=[f"q{i}" for i in range(len(hostile))], named=True)
+    one, other = score_batch([plain], given), score_batch([polars], given)
+    assert repr(one.answers) == repr(other.answers)
+    assert [a["id"] for a in one.answers] == [a["id"] for a in other.answers]
+    assert logged(one).drop("seconds").equals(logged(other).drop("seconds"))
+    assert logged(one)["unseen"][1] == '["kind"]'
+    assert (one.rows, one.unseen) == (other.rows, other.unseen)
+    for bad in ({"id": 1, "size": "x", "kind": "a"}, {"id": 1, "kind": "a"}, {**row(1), "more": 1}, {**row(1), "kind": "\ud800"}):
+        refusals = []
+        for made in (plain, polars):
+            with pytest.raises(ContractError) as refused:
+                score_batch([made], batch(row(), bad))
+            refusals.append(refused.value)
+        assert refusals[0].problem(request_id="q") == refusals[1].problem(request_id="q")
+
+
+def test_a_challenger_of_other_kinds_of_features_scores_beside_one_without_polars(
+    shelf: Shelf, made: list[tuple[str, Path]], tmp_path: Path
+) -> None:
+    routes = (version(1, bundle(tmp_path / "b", plain=True), share=0.5), version(2, made[1], share=0.5, mode="canary"))
+    both = ready(shelf, *routes)
+    assert [loaded.predictor.plain is None for loaded in both.loaded] == [False, True]
+    rows = [row(i, float(i)) for i in range(40)]
+    scored = score_batch([both], batch(*rows))
+    assert {a["version"] for a in scored.answers} == {1, 2}
+    assert all(a["value"] == i + (a["version"] == 2) for i, a in enumerate(scored.answers))
+    assert logged(scored).height == 80
 
 
 def test_classes_come_with_probabilities(shelf: Shelf, tmp_path: Path) -> None:

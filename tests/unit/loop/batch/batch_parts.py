@@ -37,11 +37,11 @@ def opened(folder: Path, models: str = MODEL) -> Parts:
     return parts
 
 
-def register(parts: Parts, number: int, made: tuple[str, Path]) -> None:
+def register(parts: Parts, number: int, made: tuple[str, Path], *, model: str = "trip") -> None:
     now = instant("2024-01-01")
     parts.metadata.models.add(
         ModelVersion(
-            id=f"v{number}", created_at=now, causes=WHY, model="trip", version=number, run=f"r{number}", bundle=made[0],
+            id=f"{model}-v{number}", created_at=now, causes=WHY, model=model, version=number, run=f"r{number}", bundle=made[0],
             address=str(made[1]), compiled="onnx", parity=None, metrics={}, size_bytes=1, features=("size", "kind"), data={},
             data_cutoff=now, refit_cutoff=now,
         )

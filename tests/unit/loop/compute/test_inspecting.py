@@ -14,6 +14,7 @@ from tests.unit.loop.compute.working import through_json, working
 
 from mulle.core.records.base import Json, from_json
 from mulle.core.records.evaluation import Evaluation
+from mulle.loop.compute import inspecting
 from mulle.loop.compute.bundling import bundle_model
 from mulle.loop.compute.evaluating import evaluate_model
 from mulle.loop.compute.work import Work, build_features
@@ -111,6 +112,27 @@ def test_two_thousand_features_are_looked_through_within_its_seconds(tmp_path: P
     assert len(found["importance"]) <= 40
     assert "of 2002 features those" in found["notes"][0]
     assert time.process_time() - began < 60
+
+
+def test_a_look_at_the_winner_takes_a_share_of_the_run_and_the_card_says_what_was_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspecting, "LEAST", 0.0)
+    work, slow = made_work(tmp_path, n=600), {"candidate": "lightgbm", "params": {"n_estimators": 3_000}}
+    cost = {}
+    for look in (False, True):
+        began = time.thread_time()
+        evaluation = evaluate_model(replace(work, options={"inspect": look}), slow)
+        cost[look] = time.thread_time() - began
+    assert 1 - cost[False] / cost[True] < 0.25, cost  # 0.15 and what a piece of work goes beyond it
+    notes = evaluation["inspection"]["notes"]
+    assert "learning curve: the time for it was up" in notes
+    assert evaluation["inspection"]["curve"] == []
+    bundle = bundle_model(work, slow, evaluation["metrics"], work.project.folder)
+    assert "the time for it was up." in (Path(bundle["address"]) / "card.md").read_text()
+    monkeypatch.setattr(inspecting, "SECONDS", 1_000.0)  # of the clock on the wall, which a busy machine may use up
+    more = evaluate_model(work, slow, spent=10_000.0)["inspection"]
+    assert (more["notes"], len(more["curve"])) == ([], 4), "a longer run may look longer"
 
 
 def test_a_run_may_leave_it_out(tmp_path: Path) -> None:

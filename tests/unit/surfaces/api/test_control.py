@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 from mulle.core.errors import UsageError
+from mulle.core.records.run import RunEvent
 from mulle.core.settings import Settings
 from mulle.surfaces.api.app import create_app
 from mulle.surfaces.api.page import status_page
@@ -124,3 +125,62 @@ def test_what_a_record_says_is_never_markup():
     text = status_page(status, blank, blank, tracking="postgresql://me:secret@db/x", inference="http://h")
     assert "<script>" not in text
     assert "secret" not in text
+
+
+def test_a_run_is_asked_for_with_its_reason(ask, home):
+    status, _, text = ask("/api/v1/models/idle/runs", {"by": "airflow", "why": "the month is closed"})
+    run = json.loads(text)
+    assert (status, run["state"], run["model"]) == (202, "queued", "idle")
+    assert run["causes"] == [{"type": "api", "id": "airflow", "why": "the month is closed"}]
+    assert home.parts.metadata.queue.take("w").run == run["id"]
+    status, _, text = ask("/api/v1/models/idle/runs", {})
+    problem = json.loads(text)
+    assert (status, problem["run"]) == (409, run["id"])
+    assert ask("/api/v1/models/nobody/runs", {})[0] == 404
+
+
+def test_alerts_are_silenced_and_told_again(ask):
+    status, _, text = ask("/api/v1/alerts/silences", {"model": "air-time", "for": "2h", "why": "the source moves"})
+    made = json.loads(text)
+    assert (status, made["causes"][0]["why"]) == (201, "the source moves")
+    says = next(m for m in json.loads(ask("/api/v1/status")[2])["models"] if m["model"] == "air-time")
+    assert says["silenced_until"] == made["until"]
+    assert f"silent until {made['until']}" in says["says"]
+    assert json.loads(ask("/api/v1/alerts")[2])["items"][0]["silenced_until"] == made["until"]
+    assert ask("/api/v1/alerts/silences", {"model": "air-time"})[0] == 201
+    assert json.loads(ask("/api/v1/alerts")[2])["items"][0]["silenced_until"] is None
+    assert ask("/api/v1/alerts/silences", {"model": "nobody", "for": "1h"})[0] == 404
+    assert ask("/api/v1/alerts/silences", {"model": "*", "for": "soon"})[0] == 400
+
+
+def test_the_loops_figures_are_told_to_prometheus(ask, home):
+    status, kind, text = ask("/metrics")
+    assert status == 200
+    assert kind.startswith("text/plain")
+    for sample in (
+        'mulle_runs_total{cause="schedule",model="air-time",state="rejected"} ',
+        'mulle_drift{feature="distance",model="air-time",signal="psi"} ',
+        'mulle_performance{metric="mae",model="air-time"} ',
+        'mulle_alerts_open{model="air-time",severity="warn"} 1.0',
+        "process_resident_memory_bytes ",
+    ):
+        assert sample in text, f"{sample} is not in:\n{text}"
+    assert "mulle_runs_under_way{" not in text
+    run = json.loads(ask("/api/v1/models/idle/runs", {})[2])["id"]
+    assert 'mulle_runs_under_way{cause="api",model="idle",state="queued"} 1.0' in ask("/metrics")[2]
+    now = home.clock.now()
+    home.parts.metadata.runs.add_event(RunEvent(id="end", run=run, at=now, kind="state", name="cancelled"))
+    text = ask("/metrics")[2]
+    assert "mulle_runs_under_way{" not in text
+    assert 'mulle_runs_total{cause="api",model="idle",state="cancelled"} 1.0' in text
+
+
+def test_what_fails_inside_is_logged_under_the_id_that_was_told(ask, home, caplog, monkeypatch):
+    monkeypatch.setattr(type(home.parts.metadata.alerts), "list", lambda *_: 1 / 0)
+    status, _, text = ask("/api/v1/alerts")
+    problem = json.loads(text)
+    assert (status, problem["next"]) == (500, f"see `mulle logs --request {problem['request_id']}`")
+    (record,) = [r for r in caplog.records if r.name == "mulle.control"]
+    assert record.request == problem["request_id"]
+    assert record.exc_info[0] is ZeroDivisionError
+    assert "division" not in text

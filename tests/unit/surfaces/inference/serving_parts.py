@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 from mulle.core.clock import instant
 from mulle.core.hashing import hash_folder
 from mulle.core.records.base import to_json
-from mulle.core.records.bundle import Contract, FeatureSpec, InputField
+from mulle.core.records.bundle import FORMAT, Contract, FeatureSpec, InputField
 from mulle.core.records.model import Parity
 from mulle.kernel.routes import ROUTES, ModelRoutes, Routed, RoutedVersion, RoutingTable, read_routes, write_routes
 
@@ -38,6 +38,18 @@ def shape(rows):
     boom = pl.when(pl.col("kind") == "boom").then(pl.col("kind")).otherwise(pl.lit("0")).cast(pl.Float64)
     return rows.select(size=pl.col("size") + boom, kind="kind")
 """
+
+SAMPLE = json.dumps(
+    {
+        "inputs": {
+            "id": {"type": "Int64", "values": [1, 2, 3]},
+            "at": {"type": "Datetime(us, UTC)", "values": [0, 10**15, 2 * 10**15]},
+            "size": {"type": "Float64", "values": [1.5, None, -2.0]},
+            "kind": {"type": "String", "values": ["a", "z", None]},
+        },
+        "encoded": [[1.5, 0.0], [None, -1.0], [-2.0, None]],
+    }
+)
 
 SERVER = """
 import sys
@@ -78,10 +90,12 @@ def graph(offset: float, classes: int) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def bundle(folder: Path, *, model: str = "trip", offset: float = 0.0, classes: Sequence[str] = ()) -> tuple[str, Path]:
-    """Write a bundle; returns its hash and folder."""
+def bundle(
+    folder: Path, *, model: str = "trip", offset: float = 0.0, classes: Sequence[str] = (), plain: bool = False
+) -> tuple[str, Path]:
+    """Write a bundle; returns its hash and folder. With `plain` it has a sample, and a function that needs no Polars."""
     (folder / "transform").mkdir(parents=True)
-    (folder / "transform" / "project.py").write_text(PROJECT)
+    (folder / "transform" / "project.py").write_text(PROJECT if not plain else PROJECT.replace("+ boom", "* 1.0"))
     (folder / "model.onnx").write_bytes(graph(offset, len(classes)))
     (folder / "reference.json").write_text("{}")
     inputs = (
@@ -91,9 +105,11 @@ def bundle(folder: Path, *, model: str = "trip", offset: float = 0.0, classes: S
         InputField(name="kind", type="BYTES", dtype="String", required=True),
     )
     now = instant("2013-01-01")
-    contract = Contract(  # of the layout before a bundle carried a sample: such bundles are still served
-        format=1, model=model, task="binary" if classes else "regression", target="y", classes=tuple(classes),
-        dataset="trips", key=("id",), time="at", inputs=inputs, joins=(),
+    if plain:
+        (folder / "sample.json").write_text(SAMPLE)
+    contract = Contract(  # else of the layout before a bundle carried a sample: such bundles are still served
+        format=FORMAT if plain else 1, model=model, task="binary" if classes else "regression", target="y",
+        classes=tuple(classes), dataset="trips", key=("id",), time="at", inputs=inputs, joins=(),
         features=(FeatureSpec(name="size", kind="number"), FeatureSpec(name="kind", kind="category", categories=("a", "b"))),
         transform={"function": "shape", "hash": "t1", "code": "c1"}, compiled="onnx",
         parity=Parity(tolerance=1e-4, scale=1.0, rows=10, worst=0.0, outside=0.0),

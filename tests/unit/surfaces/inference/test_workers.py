@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
+import orjson
 import psutil
 import pytest
 from serving_parts import Server, bundle, route, row, version
@@ -23,6 +24,7 @@ from mulle.core.clock import WallClock
 from mulle.core.hashing import hash_folder
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
+from mulle.lifecycle.serving.tally import Tally
 from mulle.loop.server import free_port
 
 
@@ -35,14 +37,15 @@ def home(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def workers(home: Path, count: int = 2, **settings: str) -> Iterator[Server]:
+def workers(home: Path, count: int = 2, *words: str, **settings: str) -> Iterator[Server]:
     """Run ``mulle serve`` with several workers."""
     server = Server(home, port=free_port("127.0.0.1"))
     environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "MULLE_HOME": str(home), "MULLE_WORKERS": str(count),
-        "MULLE_INFERENCE_PORT": str(server.port), **{f"MULLE_{k.upper()}": v for k, v in settings.items()},
+        **os.environ, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "MULLE_HOME": str(home),
+        "MULLE_WORKERS": "1" if words else str(count), "MULLE_INFERENCE_PORT": str(server.port),
+        **{f"MULLE_{k.upper()}": v for k, v in settings.items()},
     }  # fmt: skip
-    server.process = subprocess.Popen([sys.executable, "-m", "mulle", "serve"], env=environment, cwd=home.parent)
+    server.process = subprocess.Popen([sys.executable, "-m", "mulle", "serve", *words], env=environment, cwd=home.parent)
     try:
         until(lambda: len(answering(server)) == count)
         yield server
@@ -75,6 +78,12 @@ def answering(server: Server) -> list[Path]:
 def counted(server: Server) -> float:
     text = server.get("/metrics").body.decode().splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in text if line.startswith("mulle_requests_total"))
+
+
+def told(server: Server) -> int:
+    """What the workers told each other, all together."""
+    tallies = [Tally.read(orjson.loads(path.read_bytes())["tally"]) for path in answering(server)]
+    return sum(tally.requests.total() for tally in tallies)
 
 
 class Load:
@@ -128,6 +137,8 @@ def test_workers_share_the_port_and_count_together_though_one_dies(home: Path) -
         logs = list(log_folder(home).glob("predictions-*"))
         assert len(logs) == 2, "each worker has its own log"
         until(lambda: counted(server) == asked)
+        # Whoever answered that knows its own counts before it has told them; killed then, it takes them along.
+        until(lambda: told(server) == asked)
         first = children(server)[0]
         first.kill()
         until(lambda: len(children(server)) == 2 and first.pid not in {c.pid for c in children(server)})
@@ -161,8 +172,9 @@ def test_routes_are_told_to_be_in_force_when_every_worker_has_them(home: Path, t
 
 
 def test_workers_end_with_their_parent(home: Path) -> None:
-    with workers(home) as server:
+    with workers(home, 2, "--workers", "2") as server:
         left = children(server)
+        assert len(left) == 2, "as the flag says"
         server.kill()
         assert psutil.wait_procs(left, timeout=20)[1] == []
 
@@ -189,13 +201,16 @@ def test_two_servers_share_a_home(home: Path, tmp_path: Path) -> None:
     assert set(ids) <= set(lake.scan("predictions").collect()["id"])
 
 
-def test_workers_that_end_finish_what_they_took_and_shut_the_door(home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_server_that_ends_shuts_its_door_at_once_and_finishes_what_it_took(home: Path, tmp_path: Path, count: int) -> None:
     route(home, version(2, slow_bundle(tmp_path / "slow", 2.0)))
-    with workers(home) as server:
+    with workers(home, count) if count > 1 else Server(home) as server:
         found = list[int]()
-        taken = threading.Thread(target=lambda: found.append(server.predict(row()).status))
-        taken.start()
-        time.sleep(0.3)
+        # More than there are workers: while all of them are busy, the others wait where nobody has taken them yet.
+        clients = [threading.Thread(target=lambda: found.append(server.predict(row()).status)) for _ in range(6)]
+        for client in clients:
+            client.start()
+            time.sleep(0.1)
         assert server.process is not None
         server.process.send_signal(signal.SIGTERM)
 
@@ -206,9 +221,11 @@ def test_workers_that_end_finish_what_they_took_and_shut_the_door(home: Path, tm
                 return True
             return False
 
-        taken.join()
         until(turned_away)
-        assert found == [200], "what was taken is finished"
+        assert found == [], "the door is shut while everyone still works"
+        for client in clients:
+            client.join()
+        assert found == [200] * 6, "who was there before it was shut is answered"
         assert server.process.wait(20) == 0
 
 

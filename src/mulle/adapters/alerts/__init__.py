@@ -1,0 +1,1 @@
+"""Receivers of alerts: chat, mail, pagers and plain HTTP, by URL."""

@@ -1,0 +1,195 @@
+"""A run's way through its stages: in order, tried again where that may help, told to who watches, ended with a reason."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, TypeVar
+
+from mulle.core.errors import LostFence, MulleError, Refused
+from mulle.core.records.base import Json, to_json
+from mulle.core.records.run import FURTHER, STAGES
+from mulle.kernel.faults import point
+
+__all__ = ["ATTEMPTS", "BACKOFF", "Observer", "Step", "StoppedError", "Underway", "Way"]
+
+Step = Callable[[str, Json], Json]
+"""A stage: run id and earlier results by name, to small JSON; ``{"rejected": why}`` ends the run, ``{"then": name}`` goes on."""
+
+Commit = Callable[[str, Callable[[], Json]], Json]
+"""Does a named piece of work once: what was committed under the name before is given back instead."""
+
+ATTEMPTS = 5
+BACKOFF = 0.5
+"""Seconds before the second attempt of a stage; doubles with each one."""
+
+log = logging.getLogger("mulle.engine")
+
+T = TypeVar("T")
+
+
+class Observer(Protocol):
+    """What is told about runs. A stage that runs again after a crash tells again: writing must be idempotent."""
+
+    def state(self, run: str, state: str, reason: str) -> None:
+        """Note a run's new state (`mulle.core.records.run.STATES`) and, where it ended badly, why."""
+        ...
+
+    def stage(self, run: str, name: str, state: str, seconds: float) -> None:
+        """Note that a stage is ``started``, ``done``, ``skipped`` or ``failed``, and its wall time in seconds, 0 at first."""
+        ...
+
+
+class StoppedError(BaseException):
+    """A run stops where it is: nothing may be recorded, so that whoever takes it up next begins the stage again.
+
+    Not an `Exception`: an engine records those as the step's outcome.
+    """
+
+
+@dataclass(slots=True)
+class Underway:
+    """A run that this process works on.
+
+    Attributes
+    ----------
+    leaving : Event
+        No stage is begun any more, and none is tried again.
+    gone : Event
+        Nothing is recorded any more: the run was taken over or cancelled, or the engine is closed.
+    returned : Event
+        Its thread works no more.
+    """
+
+    run: str
+    token: str
+    leaving: threading.Event = field(default_factory=threading.Event)
+    gone: threading.Event = field(default_factory=threading.Event)
+    returned: threading.Event = field(default_factory=threading.Event)
+
+    def lose(self) -> None:
+        """Let go of the run: it is another's, or has ended."""
+        self.gone.set()
+        self.leaving.set()
+
+
+class Way:
+    """Goes through the stages of runs.
+
+    Parameters
+    ----------
+    steps : mapping of str to callable
+        A function per stage, in the order of `STAGES`; stages that are not named are left out.
+    observe : Observer
+    """
+
+    def __init__(self, steps: Mapping[str, Step], observe: Observer) -> None:
+        self.backoff = BACKOFF
+        self._steps = {name: steps[name] for name in STAGES if name in steps}
+        self._observe = observe
+
+    def go(self, under: Underway, given: Json, commit: Commit) -> Json:
+        """Go through the stages that have no result yet.
+
+        Parameters
+        ----------
+        under : Underway
+        given : dict
+            Results of stages that are not done again, by name.
+        commit : callable
+
+        Returns
+        -------
+        dict
+            ``state`` and ``reason``.
+        """
+        results: Json = dict(given)
+        end: Json = {"state": "succeeded", "reason": ""}
+        for name, step in self._steps.items():
+            _stop_if(under.leaving)
+            # What was committed decides, so that a run that goes on, also on a later release, takes the same steps.
+            if name in given or (name in FURTHER and all(found.get("then") != name for found in results.values())):
+                continue
+            if results.keys() == given.keys():
+                outcome = commit(name, partial(self._begin, under, name, step, results))
+            else:
+                outcome = commit(name, partial(self._stage, under, name, step, results))
+            point(f"committed:{name}")
+            if "state" in outcome:
+                end = outcome
+                break
+            results[name] = outcome["result"]
+        return commit("end", lambda: self._end(under, end))
+
+    def _begin(self, under: Underway, name: str, step: Step, results: Json) -> Json:
+        self._retried(under, name, lambda: self._observe.state(under.run, "running", ""))
+        return self._stage(under, name, step, results)
+
+    def _stage(self, under: Underway, name: str, step: Step, results: Json) -> Json:
+        run = under.run
+        self._retried(under, name, lambda: self._observe.stage(run, name, "started", 0.0))
+        start = time.perf_counter()
+        point(f"before:{name}")
+        try:
+            outcome: Json = {"result": _plain(self._retried(under, name, lambda: step(run, dict(results))))}
+        except Exception as error:
+            # What fails while the engine closes may fail for that reason: compute is gone.
+            _stop_if(under.leaving)
+            outcome = _ending(run, name, error)
+        _stop_if(under.gone)
+        rejected = outcome.get("result", {}).get("rejected")
+        if rejected:
+            outcome = {"state": "rejected", "reason": str(rejected)}
+        # A verdict is a result: only a stage that could not do its work has failed.
+        state, seconds = "skipped" if outcome.get("result", {}).get("skipped") else "done", time.perf_counter() - start
+        state = "failed" if outcome.get("state") == "failed" else state
+        self._retried(under, name, lambda: self._observe.stage(run, name, state, seconds))
+        point(f"after:{name}")
+        return outcome
+
+    def _end(self, under: Underway, end: Json) -> Json:
+        self._retried(under, "end", lambda: self._observe.state(under.run, end["state"], end["reason"]))
+        point("after:end")
+        return end
+
+    def _retried(self, under: Underway, name: str, work: Callable[[], T]) -> T:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return work()
+            except LostFence as error:
+                log.warning("%s", error.detail)
+                under.lose()
+                raise StoppedError from error
+            except MulleError as error:
+                _stop_if(under.leaving)
+                if not error.retryable or attempt == ATTEMPTS:
+                    raise
+                log.warning("%s: %s; attempt %d of %d follows", name, error, attempt + 1, ATTEMPTS)
+                under.leaving.wait(self.backoff * 2 ** (attempt - 1))
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _stop_if(event: threading.Event) -> None:
+    if event.is_set():
+        raise StoppedError
+
+
+def _plain(result: Json) -> Json:
+    # What a stage sees of an earlier one must not differ between the first pass and a resumed one.
+    plain: Json = json.loads(json.dumps(to_json(result)))
+    return plain
+
+
+def _ending(run: str, name: str, error: Exception) -> Json:
+    if isinstance(error, Refused):
+        return {"state": "rejected", "reason": error.detail}
+    if isinstance(error, MulleError):
+        tried = f" ({ATTEMPTS} attempts)" if error.retryable else ""
+        return {"state": "failed", "reason": f"{name}: {error.detail}{tried}", "next": error.next}
+    log.error("run %s, %s", run, name, exc_info=error)
+    return {"state": "failed", "reason": f"{name}: {type(error).__name__}: {error}"}

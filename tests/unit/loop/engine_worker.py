@@ -1,0 +1,79 @@
+"""A worker of toy runs on a shared journal: each step's effect is a line that is published under the run's fence.
+
+Usage: engine_worker.py HOME DATABASE [slow]; prints ``ready`` and works until it is killed or its input ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mulle.adapters.metadata.connect import open_metadata
+from mulle.core.errors import LostFence
+from mulle.core.ports.metadata import Metadata
+from mulle.core.records.base import Cause, Json
+from mulle.core.records.model import ModelVersion
+from mulle.loop.engine import Engine, Turns
+
+NOW = datetime(2024, 1, 1, tzinfo=UTC)
+STAGES = ("ingest", "features", "register", "roll_out")
+
+
+class Quiet:
+    def state(self, run: str, state: str, reason: str) -> None: ...
+
+    def stage(self, run: str, name: str, state: str, seconds: float) -> None: ...
+
+
+def steps(home: Path, metadata: Metadata, seconds: float):
+    """Each stage says that it works, takes its time, then registers a version of a model of its own name."""
+
+    def step(name: str):
+        def work(run: str, results: Json) -> Json:
+            write(home, run, name)
+            time.sleep(seconds)
+            try:
+                metadata.models.add(version(f"{run}-{name}-{os.getpid()}-{time.time_ns()}", f"{run}.{name}"))
+            except LostFence:
+                write(home, run, f"refused:{name}")
+                raise
+            return {"by": os.getpid()}
+
+        return work
+
+    return {name: step(name) for name in STAGES}
+
+
+def write(home: Path, run: str, what: str) -> None:
+    with (home / "lines.txt").open("a") as file:
+        file.write(f"{os.getpid()} {run} {what}\n")
+
+
+def version(id: str, model: str) -> ModelVersion:
+    return ModelVersion(
+        id=id, created_at=NOW, causes=(Cause(type="run", id=id, why="test"),), model=model, version=0, run=id, bundle="b",
+        address="/b", compiled="onnx", parity=None, metrics={}, size_bytes=1, features=(), data={}, data_cutoff=NOW,
+        refit_cutoff=NOW,
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Work until the input ends."""
+    home, database = Path(sys.argv[1]), sys.argv[2]
+    seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
+    metadata = open_metadata(database)
+    engine = Engine(
+        home, steps(home, metadata, seconds), Quiet(), metadata.queue, database=database, turns=Turns(here=1), dead=3.0
+    )
+    engine.start()
+    print("ready", flush=True)
+    threading.Thread(target=lambda: (sys.stdin.read(), engine.close(), os._exit(0)), daemon=True).start()
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
