@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mulle.adapters.lake.delta import DeltaLake
+from mulle.adapters.lake.delta import DeltaLake, vacuum_of
 from mulle.adapters.metadata.connect import open_metadata
 from mulle.core.clock import ReplayClock, instant
 from mulle.core.records.base import Cause, to_json
@@ -81,6 +81,7 @@ def _open(folder: Path) -> Home:
         "project": load_project(folder),
         "metadata": open_metadata(settings.database),
         "lake": DeltaLake(settings.lake),
+        "vacuum": vacuum_of(DeltaLake(settings.lake)),
     }
     # What is shown comes from the records and the lake alone; the other parts stay closed.
     return Home(Parts(**({f.name: None for f in fields(Parts)} | opened)), clock, folder)

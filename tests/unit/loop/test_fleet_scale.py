@@ -23,7 +23,7 @@ from mulle.core.records.window import Window
 from mulle.core.settings import load_settings
 from mulle.kernel.routes import open_book
 from mulle.lifecycle.monitoring.window import member_windows
-from mulle.loop.canaries import judge_member_rollouts
+from mulle.loop.canaries import judge_member_releases
 from mulle.loop.members import members_view
 from mulle.loop.operate import rollback
 from mulle.loop.parts import Parts
@@ -153,7 +153,7 @@ def test_a_tick_judges_the_canaries_that_run_and_no_other_member(parts: Parts) -
     assert "demand/5" in canaries
     assert len(canaries) < 4
     began = time.process_time()
-    assert judge_member_rollouts(parts, fleet, canaries, parts.clock.now(), parts.clock.now()) == []
+    assert judge_member_releases(parts, fleet, canaries, parts.clock.now(), parts.clock.now()) == []
     assert due_members(parts, fleet, parts.clock.now()) == []
     assert time.process_time() - began < 1.0
 

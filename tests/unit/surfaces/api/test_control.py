@@ -121,7 +121,12 @@ def test_beyond_loopback_a_token_is_wanted(home, monkeypatch):
 def test_what_a_record_says_is_never_markup():
     blank = {"items": [], "next": None}
     model = {"model": "m", "state": "x", "says": "<script>alert(1)</script>", "traffic_1h": 0, "next_run": None}
-    status = {"models": [model], "engine": {"state": "stopped", "pid": None, "home": "/h"}, "created_at": "2013-01-01T00:00:00Z"}
+    status = {
+        "models": [model],
+        "engine": {"state": "stopped", "pid": None, "home": "/h"},
+        "project": {"state": "good"},
+        "created_at": "2013-01-01T00:00:00Z",
+    }
     text = status_page(status, blank, blank, tracking="postgresql://me:secret@db/x", inference="http://h")
     assert "<script>" not in text
     assert "secret" not in text

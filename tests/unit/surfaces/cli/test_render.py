@@ -21,7 +21,7 @@ def test_a_replay_is_told_by_policy_month_and_what_was_held_back():
     view = {
         "model": "m", "home": "/h", "requests": 10, "by_month": [{"month": "2013-02", "frozen": 1.5, "mulle": 1.0}],
         "policies": {"frozen": {"score": 1.5, "promotions": 0}, "declared": {"score": 1.0, "promotions": 2}},
-        "held_back": [], "runs": [{"id": "run-long"}],
+        "accounts": {"declared": {"held_back": [], "home": "/h", "runs": [{"id": "run-long"}]}},
     }  # fmt: skip
     text = shown(render.replayed(view))
     assert "declared" in text
