@@ -194,7 +194,7 @@ def played(replays: Replays, size: Size, data: Path | None, say: Callable[[str],
 
     if size == "small":
         small = Series(name="made", task="regression", target="cnt", features=("temp",), named={})
-        return [_found(small, made(120), say)]
+        return [_found(small, made(80), say)]
     if data is None:
         empty = {"metric": "", "policies": {}, "seconds": 0.0, "failed": "name the tables' folder with --data"}
         return [Found(series=series.name, **empty) for series in replays.series]

@@ -158,6 +158,7 @@ class Steps:
 
     def features(self, run_id: str, results: Json) -> Json:
         """Join in time and run the user's function, in a child."""
+        self.parts.tracking().prepare()  # to open MLflow takes seconds, and this process only waits from here to the search's end
         return self._task("features", run_id, results)
 
     def search(self, run_id: str, results: Json) -> Json:
