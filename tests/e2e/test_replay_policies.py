@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from replay_project import write_project
 
 from mulle.adapters.metadata.connect import open_metadata
+
+sys.path.insert(0, str(Path(__file__).parent))
+from replay_project import write_project
 
 POLICIES = ("frozen", "every-window", "declared", "swift:cooldown=2d,rollout=immediate,search=90d")
 

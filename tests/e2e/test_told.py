@@ -197,6 +197,11 @@ def test_every_metric_of_the_surface_is_on_one_of_the_planes(home):
     assert told["errors_1h"] is not None
 
 
+def opened(outside):
+    """Titles of what was told, without closings: a slow loop may judge a window meanwhile and close the first alert."""
+    return [m["title"] for m in outside.messages if not m["title"].startswith("[closed]")]
+
+
 def test_an_alert_is_told_after_a_kill_and_a_receiver_that_was_away_once(home, outside):
     outside.answers = 500
     home.alarm("a1", "diagnosis")
@@ -211,10 +216,10 @@ def test_an_alert_is_told_after_a_kill_and_a_receiver_that_was_away_once(home, o
     home.mulle("alerts", "silence", "diagnosis", "--for", "1h", "--why", "known")
     home.alarm("a2", "diagnosis")
     home.alarm("a3", "other")
-    until(lambda: len(outside.messages) > 1, "the other model's alert arrives", 20)
+    until(lambda: len(opened(outside)) > 1, "the other model's alert arrives", 20)
     home.mulle("alerts", "unsilence", "diagnosis")
-    until(lambda: len(outside.messages) > 2, "what was held arrives", 20)
-    assert [m["title"] for m in outside.messages] == [f"[critical] {m}: psi of x" for m in ("diagnosis", "other", "diagnosis")]
+    until(lambda: len(opened(outside)) > 2, "what was held arrives", 20)
+    assert opened(outside) == [f"[critical] {m}: psi of x" for m in ("diagnosis", "other", "diagnosis")]
     assert home.store().outbox.count() == 0
     assert SECRET not in "".join(p.read_text() for p in (home.folder / ".mulle" / "logs").iterdir())
     assert SECRET not in (home.folder / "up.log").read_text()
