@@ -195,7 +195,9 @@ def _asof_entries(join: Lookup | AsOf, spec: JoinSpec, reader: TableReader, span
             return
         # A row's entry stands at or after its time, and no entry before it is touched by it.
         low = int(known[TIME].min())  # type: ignore[arg-type]
-        rows = reader.of_keys(reader.keys_of(fresh), low)
+        # What stands from then on may still be a row of before: of an earlier time, as far back as the join may reach.
+        reach = None if spec.within_us is None else low - spec.within_us
+        rows = reader.of_keys(reader.keys_of(fresh), reach)
         said = pl.concat([reader.known(rows), known]).filter(pl.col(KNOWN) <= span.until)
         said = said.select(KEY, pl.max_horizontal(TIME, KNOWN).alias(AT)).filter(pl.col(AT) >= low).unique()
     events = asof_events(rows, join, until=span.until)

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mulle.adapters.online.lmdb import LmdbOnline
@@ -161,7 +161,17 @@ publishing = st.one_of(
 step = st.tuples(st.integers(1, 200), st.lists(publishing, max_size=3))
 
 
+def seen(minutes: int, told: int) -> dict[str, Any]:
+    return {"origin": "B|", "seen": moment(minutes), "told": moment(told), "wind": 1.0}
+
+
+# A report of an earlier time that is told late stands, at its telling, behind one of a later time; a third one, later than the
+# second and earlier than that telling, has the entry written anew.
+OVERTAKEN = [(134, [("weather", [seen(0, 304), seen(100, 33)], True)]), (279, []), (200, [("weather", [seen(250, 111)], True)])]
+
+
 @settings(max_examples=60, deadline=None)
+@example(OVERTAKEN)
 @given(st.lists(step, min_size=1, max_size=6))
 def test_at_every_step_online_is_offline(steps: list[tuple[int, list[tuple[str, Any, Any]]]]) -> None:
     lake, now = Lakeside(), START
