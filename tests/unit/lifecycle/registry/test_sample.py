@@ -116,7 +116,7 @@ def test_proving_again_costs_little(tmp_path):
     sample = make_sample(made.predictor(), made.joined, seed=0)
     taken = []
     for _ in range(5):
-        began = time.process_time()
+        began = time.perf_counter()
         prove_sample(made.features, made.contract.features, sample)
-        taken.append(time.process_time() - began)
-    assert min(taken) < 0.2
+        taken.append(time.perf_counter() - began)
+    assert min(taken) < 0.05

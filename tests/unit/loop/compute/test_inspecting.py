@@ -126,7 +126,7 @@ def test_a_look_at_the_winner_takes_a_share_of_the_run_and_the_card_says_what_wa
         began = time.thread_time()
         evaluation = evaluate_model(replace(work, options={"inspect": look}), slow)
         cost[look] = time.thread_time() - began
-    assert 1 - cost[False] / cost[True] < 0.4, cost  # 0.15, what a piece of work goes beyond it, and a busy machine's caches
+    assert 1 - cost[False] / cost[True] < 0.25, cost  # 0.15 and what a piece of work goes beyond it
     notes = evaluation["inspection"]["notes"]
     assert "learning curve: the time for it was up" in notes
     assert evaluation["inspection"]["curve"] == []
