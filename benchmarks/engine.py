@@ -147,7 +147,7 @@ def listed(folder: Path) -> Work:
     """Give the pages that a person asks for: all runs, those of a model, those that failed, and a page far below."""
     from mulle.bootstrap.parts import wire
     from mulle.core.settings import load_settings
-    from mulle.loop.views import runs_view
+    from mulle.loop.views.chain import runs_view
 
     parts = wire(load_settings({"project": folder}, {}))
 

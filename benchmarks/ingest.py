@@ -72,7 +72,7 @@ def _piece(random: np.random.Generator, first: int, rows: int) -> pl.DataFrame:
 
 def mulle(folder: Path) -> Work:
     """Ingest as a run does: read, typed, hashed and staged, audited with nine checks, published as version 1."""
-    from mulle.loop.ingest import ingest
+    from mulle.loop.data.ingest import ingest
 
     now, kept = datetime(2026, 1, 1, tzinfo=UTC), {}
 

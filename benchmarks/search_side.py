@@ -98,7 +98,7 @@ def publish(folder: Path, rows: Any, target: str, kind: str, seed: int, models: 
     from mulle.bootstrap.parts import wire
     from mulle.core.records.base import to_json
     from mulle.core.settings import Settings
-    from mulle.loop.ingest import ingest
+    from mulle.loop.data.ingest import ingest
 
     source = _PROJECT.format(target=target, columns=[c for c in rows.columns if c != target])
     for number, (name, declared) in enumerate(models.items()):

@@ -114,7 +114,7 @@ def make_history(folder: Path, size: Mapping[str, int]) -> None:
     from mulle.bootstrap.parts import wire
     from mulle.core.settings import Settings
     from mulle.lifecycle.features.read import OnlineReader
-    from mulle.loop.online import refresh_online, specs_of
+    from mulle.loop.data.online import refresh_online, specs_of
 
     now = datetime.now(UTC)
     end = now.replace(minute=0, second=0, microsecond=0)

@@ -12,9 +12,9 @@ from mulle.bootstrap.parts import wire
 from mulle.core.errors import MulleError
 from mulle.core.records.base import Cause
 from mulle.core.settings import load_settings
-from mulle.loop.datasets import restore_version
-from mulle.loop.forget import forget
-from mulle.loop.ingest import ingest_all
+from mulle.loop.data.datasets import restore_version
+from mulle.loop.data.ingest import ingest_all
+from mulle.loop.keeping.forget import forget
 
 WHY = (Cause(type="person", id="test", why="a test asked"),)
 

@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 from mulle.bootstrap.parts import wire
 from mulle.core.settings import load_settings
-from mulle.loop.offline import read_dataset
+from mulle.loop.data.offline import read_dataset
 from mulle.loop.parts import Parts
 
 LIFE = Path(__file__).with_name("ingest_life.py")

@@ -9,7 +9,7 @@ from chaos_home import START, make_home
 from mulle.adapters.lake.delta import DeltaLake
 from mulle.bootstrap.parts import wire
 from mulle.core.records.base import Cause
-from mulle.loop.ingest import audit, ingest, publish_staged, stage_new
+from mulle.loop.data.ingest import audit, ingest, publish_staged, stage_new
 
 
 def test_rows_that_a_run_and_a_tick_both_read_are_published_once(tmp_path: Path) -> None:

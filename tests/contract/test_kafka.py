@@ -25,7 +25,7 @@ from mulle.core.declare.sources import Kafka
 from mulle.core.errors import DataError, Unavailable, UsageError
 from mulle.core.records.dataset import DatasetVersion
 from mulle.core.settings import Settings
-from mulle.loop.ingest import ingest, published
+from mulle.loop.data.ingest import ingest, published
 from mulle.loop.parts import Parts
 
 EARLIEST = {"auto.offset.reset": "earliest"}
@@ -350,7 +350,7 @@ from pathlib import Path
 from mulle.bootstrap.parts import wire
 from mulle.core.records.base import Cause
 from mulle.core.settings import Settings
-from mulle.loop.ingest import ingest
+from mulle.loop.data.ingest import ingest
 
 parts = wire(Settings(project=Path(sys.argv[1]), broker=sys.argv[2]).resolved())
 why = (Cause(type="person", id="test", why="a test asked"),)

@@ -20,7 +20,7 @@ from mulle.core.records.base import Cause
 from mulle.core.settings import load_settings
 from mulle.loop.operate import start_run
 from mulle.loop.runner import open_engine
-from mulle.loop.views import run_view
+from mulle.loop.views.chain import run_view
 
 MULLE = [sys.executable, "-c", "from mulle.surfaces.cli.main import main; main()"]
 WHY = (Cause(type="person", id="ada", why="asked"),)

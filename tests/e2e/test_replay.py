@@ -24,7 +24,7 @@ from pathlib import Path
 from mulle.bootstrap.parts import wire
 from mulle.core.clock import ReplayClock, instant
 from mulle.core.settings import load_settings
-from mulle.loop.replay import Drill, ReplayOptions, replay
+from mulle.loop.replay.play import Drill, ReplayOptions, replay
 folder, home = sys.argv[1], sys.argv[2]
 start, end = instant("2024-01-18"), instant("2024-02-06")
 parts = wire(load_settings({"project": folder, "home": home}, {}), clock=ReplayClock(start))

@@ -14,7 +14,7 @@ from mulle.bootstrap.parts import wire
 from mulle.core.clock import ReplayClock, instant
 from mulle.core.records.deployment import champion_of
 from mulle.core.settings import load_settings
-from mulle.loop.replay import ReplayOptions, replay
+from mulle.loop.replay.play import ReplayOptions, replay
 
 
 def test_a_fleet_is_played_through_server_log_labels_and_windows(tmp_path: Path) -> None:

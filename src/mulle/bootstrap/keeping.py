@@ -9,13 +9,13 @@ from mulle.core.clock import WallClock
 from mulle.core.errors import DataError
 from mulle.core.records.base import Json
 from mulle.core.settings import Settings
-from mulle.loop.backup import restore_backup, write_backup
+from mulle.loop.keeping.backup import restore_backup, write_backup
 
 __all__ = ["back_up", "restore"]
 
 
 def back_up(settings: Settings, file: Path) -> Json:
-    """Write a backup of the home that the settings name; see `mulle.loop.backup.write_backup`."""
+    """Write a backup of the home that the settings name; see `mulle.loop.keeping.backup.write_backup`."""
     from mulle import __version__
     from mulle.adapters.metadata.export import dump_records
 
@@ -24,7 +24,7 @@ def back_up(settings: Settings, file: Path) -> Json:
 
 
 def restore(settings: Settings, file: Path) -> Json:
-    """Make the home that the settings name from a backup; see `mulle.loop.backup.restore_backup`."""
+    """Make the home that the settings name from a backup; see `mulle.loop.keeping.backup.restore_backup`."""
     from mulle.adapters.metadata.export import load_records
     from mulle.adapters.metadata.tables import HEAD
 

@@ -14,7 +14,7 @@ from mulle.core.ports.rowfiles import RowFiles
 from mulle.core.ports.rowtable import RowTable
 from mulle.core.ports.source import SourceReader
 from mulle.core.settings import Settings
-from mulle.loop.share import SharedReader
+from mulle.loop.data.share import SharedReader
 
 if TYPE_CHECKING:
     from mulle.adapters.lake.delta import DeltaLake

@@ -19,17 +19,17 @@ from mulle.lifecycle.data.version import table_name
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
 from mulle.loop.batch.schedule import Schedule
+from mulle.loop.data.ingest import all_datasets, ingest, needed
+from mulle.loop.data.online import refresh_online
+from mulle.loop.data.outcomes import label_from_datasets
 from mulle.loop.declared import note_broken, note_good
 from mulle.loop.engine import Engine
-from mulle.loop.ingest import all_datasets, ingest, needed
-from mulle.loop.online import refresh_online
+from mulle.loop.monitoring.telling import Teller
 from mulle.loop.operate import enqueue, snapshot_code, start_wanted
-from mulle.loop.outcomes import label_from_datasets
 from mulle.loop.parts import Parts
-from mulle.loop.route import publish_routes
+from mulle.loop.rollout.route import publish_routes
 from mulle.loop.runner import open_engine
 from mulle.loop.server import InferenceServer
-from mulle.loop.telling import Teller
 from mulle.loop.tick import tick
 
 __all__ = ["Live", "up"]

@@ -22,7 +22,7 @@ from mulle.kernel.project import code_files, git_commit, release_of
 from mulle.lifecycle.rollout.plan import canary_of, first_deployment, note, roll_back, start_release
 from mulle.lifecycle.rollout.plan import promote as promote_challenger
 from mulle.loop.parts import Parts
-from mulle.loop.route import project_aliases, publish_routes
+from mulle.loop.rollout.route import project_aliases, publish_routes
 
 __all__ = [
     "ONLY", "TAKES", "add_deployment", "add_deployments", "champion", "deploy", "enqueue", "pause", "pausing", "promote",

@@ -21,7 +21,7 @@ from mulle.loop.lock import hold
 from mulle.loop.operate import enqueue, start_run
 from mulle.loop.parts import Parts
 from mulle.loop.place import ENGINE, shared_journal, workers_here
-from mulle.loop.route import publish_routes
+from mulle.loop.rollout.route import publish_routes
 from mulle.loop.steps import Steps
 from mulle.loop.tracing import trace_run
 

@@ -26,17 +26,17 @@ from mulle.core.records.model import ModelVersion, Parity
 from mulle.core.records.run import GateResult, Run, RunEvent, Trial, run_stages
 from mulle.kernel.faults import point
 from mulle.lifecycle.data.stage import Staged, staged_rows
-from mulle.loop.changes import declared
-from mulle.loop.fleet import Fleet, left_out, settings_in_force
-from mulle.loop.imported import OPTION, instead_of_search
-from mulle.loop.ingest import audit, ingest_labels, needed, publish_staged, stage_new
-from mulle.loop.leavings import pages, write_leavings
-from mulle.loop.online import refresh_online
+from mulle.loop.data.ingest import audit, ingest_labels, needed, publish_staged, stage_new
+from mulle.loop.data.online import refresh_online
+from mulle.loop.monitoring.triggers import longest_search
 from mulle.loop.operate import ONLY, add_deployment, champion
 from mulle.loop.parts import Parts
-from mulle.loop.refit import settings_kept
-from mulle.loop.release import begin_release, note_unreleased
-from mulle.loop.triggers import longest_search
+from mulle.loop.rollout.release import begin_release, note_unreleased
+from mulle.loop.training.changes import declared
+from mulle.loop.training.fleet import Fleet, left_out, settings_in_force
+from mulle.loop.training.imported import OPTION, instead_of_search
+from mulle.loop.training.leavings import pages, write_leavings
+from mulle.loop.training.refit import settings_kept
 
 __all__ = ["UNGATED", "Steps"]
 

@@ -16,9 +16,9 @@ from mulle.core.errors import Conflict, NotFound, UsageError
 from mulle.core.hashing import derived_id, new_id
 from mulle.core.records.base import Cause, Json
 from mulle.core.records.run import FINAL, FURTHER, STAGES, Run, RunEvent, run_stages, run_state
-from mulle.loop.changes import CHANGES, SEED, changed
 from mulle.loop.operate import TAKES, record_run
 from mulle.loop.parts import Parts
+from mulle.loop.training.changes import CHANGES, SEED, changed
 
 __all__ = ["cancel_run", "take_up"]
 
@@ -67,7 +67,7 @@ def take_up(parts: Parts, run: str, *, by: str, start: str | None = None, change
     start : str, optional
         The first stage that is done again; by default the one at which the run failed or was cancelled.
     changes : dict, optional
-        What the new run does otherwise; see `mulle.loop.changes`.
+        What the new run does otherwise; see `mulle.loop.training.changes`.
 
     Returns
     -------

@@ -11,13 +11,13 @@ from datetime import datetime
 
 from mulle.core.records.base import Cause
 from mulle.core.records.deployment import challenger_of
-from mulle.loop.canaries import judge_member_releases, judge_release
+from mulle.loop.monitoring.seen import Happening
+from mulle.loop.monitoring.triggers import due_cause, due_members
+from mulle.loop.monitoring.watch import judge_windows
 from mulle.loop.operate import pausing
 from mulle.loop.parts import Parts
-from mulle.loop.release import judge_staging
-from mulle.loop.seen import Happening
-from mulle.loop.triggers import due_cause, due_members
-from mulle.loop.watch import judge_windows
+from mulle.loop.rollout.canaries import judge_member_releases, judge_release
+from mulle.loop.rollout.release import judge_staging
 
 __all__ = ["Tick", "tick"]
 

@@ -8,7 +8,7 @@ from html import escape
 from itertools import groupby
 
 from mulle.core.records.base import Json
-from mulle.loop.figures import inspection_figures
+from mulle.loop.views.figures import inspection_figures
 from mulle.surfaces.figures_page import figures_page
 
 __all__ = ["card_page"]

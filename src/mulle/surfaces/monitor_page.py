@@ -39,7 +39,7 @@ def monitor_page(view: Json) -> str:
     Parameters
     ----------
     view : dict
-        What `mulle.loop.windows.monitor_view` gave.
+        What `mulle.loop.monitoring.windows.monitor_view` gave.
 
     Returns
     -------

@@ -42,7 +42,7 @@ class PyFunc:
         """
         del params
         from mulle.core.clock import WallClock
-        from mulle.loop.offline import answer_without_store
+        from mulle.loop.data.offline import answer_without_store
 
         return answer_without_store(self._predictor, _rows(model_input), WallClock().now())
 

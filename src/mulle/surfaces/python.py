@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mulle.core.declare.dataset import Dataset
     from mulle.core.declare.features import Features
     from mulle.core.declare.model import Model
-    from mulle.loop.offline import Answering
+    from mulle.loop.data.offline import Answering
     from mulle.loop.parts import Parts
 
 __all__ = ["OpenProject", "load", "project", "read"]
@@ -51,13 +51,13 @@ class OpenProject:
 
     def read(self, name: str) -> pl.DataFrame:
         """Read a dataset by ``DATASET``, ``DATASET@12`` or ``DATASET@tag``."""
-        from mulle.loop.offline import read_dataset
+        from mulle.loop.data.offline import read_dataset
 
         return read_dataset(self._parts, name)
 
     def load(self, name: str) -> Answering:
         """Load a model version by ``MODEL``, ``MODEL@7`` or ``MODEL@champion``; it has ``.predict(frame)``."""
-        from mulle.loop.offline import open_version
+        from mulle.loop.data.offline import open_version
 
         return open_version(self._parts, name)
 
@@ -65,7 +65,7 @@ class OpenProject:
         """Run a model's whole chain to its end; return what ``mulle runs show --json`` prints."""
         from mulle.core.records.base import Cause
         from mulle.loop.runner import run_model
-        from mulle.loop.views import run_view
+        from mulle.loop.views.chain import run_view
 
         self._parts.project.model(model)
         record = run_model(self._parts, model, causes=[Cause(type="person", id="python", why=why)])
@@ -73,7 +73,7 @@ class OpenProject:
 
     def history(self, model: str, *, at: str | datetime | None = None) -> dict[str, Any]:
         """List a model's deployments, or give the one in force at an instant."""
-        from mulle.loop.views import history_view
+        from mulle.loop.views.chain import history_view
 
         return history_view(self._parts, model, at=at)
 
@@ -88,7 +88,7 @@ class OpenProject:
 
     def status(self) -> dict[str, Any]:
         """Say how each model stands."""
-        from mulle.loop.status import status_view
+        from mulle.loop.views.status import status_view
 
         return status_view(self._parts)
 

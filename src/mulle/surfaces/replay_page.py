@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from mulle.core.records.base import Json
-from mulle.loop.replay_compare import FIGURES, by_span
+from mulle.loop.replay.compare import FIGURES, by_span
 from mulle.surfaces.figures_page import figures_page
 from mulle.surfaces.words import moment
 

@@ -15,10 +15,10 @@ from mulle.core.settings import Settings
 
 if TYPE_CHECKING:
     from mulle.core.declare.project import Project
-    from mulle.loop.history import Past
     from mulle.loop.lock import Lock
-    from mulle.loop.replay import Said
-    from mulle.loop.replay_policy import Policy
+    from mulle.loop.replay.history import Past
+    from mulle.loop.replay.play import Said
+    from mulle.loop.replay.policy import Policy
 
 __all__ = ["play", "replay_settings"]
 
@@ -79,8 +79,8 @@ def play(
     """
     from mulle.core.clock import rfc3339
     from mulle.core.errors import UsageError
-    from mulle.loop.replay_compare import compared
-    from mulle.loop.replay_policy import read_policies, varied
+    from mulle.loop.replay.compare import compared
+    from mulle.loop.replay.policy import read_policies, varied
 
     if end <= start:
         raise UsageError(f"the replay would end at {rfc3339(end)}, before it starts", next="give --to after --from")
@@ -112,7 +112,7 @@ def play(
 
 def _past(settings: Settings, project: Project, model: str) -> Past:
     from mulle.bootstrap.parts import wire
-    from mulle.loop.history import read_past
+    from mulle.loop.replay.history import read_past
 
     # Only to read the sources, which lie where the project says.
     inner = replay_settings(settings, ".reading")
@@ -137,7 +137,7 @@ def _played(
     """Play one policy, or give what was found when it was played before."""
     from mulle.bootstrap.parts import wire
     from mulle.core.clock import ReplayClock, rfc3339
-    from mulle.loop.replay import ReplayOptions, replay
+    from mulle.loop.replay.play import ReplayOptions, replay
     from mulle.loop.server import end_left_server
 
     start, end = span

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from mulle.core.records.base import Json
-from mulle.loop.figures import inspection_figures, search_figures
+from mulle.loop.views.figures import inspection_figures, search_figures
 from mulle.surfaces.figures_page import figures_page
 
 __all__ = ["search_page"]

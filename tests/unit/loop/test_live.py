@@ -14,10 +14,10 @@ from mulle.core.clock import ReplayClock, rfc3339
 from mulle.core.hashing import derived_id
 from mulle.core.records.base import Cause
 from mulle.core.records.run import RunEvent
+from mulle.loop.data.ingest import ingest_all
+from mulle.loop.data.online import deployed_features, specs_of
 from mulle.loop.engine import Engine
-from mulle.loop.ingest import ingest_all
 from mulle.loop.live import Live
-from mulle.loop.online import deployed_features, specs_of
 from mulle.loop.operate import start_run
 from mulle.loop.parts import Parts
 

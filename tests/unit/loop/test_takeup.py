@@ -14,10 +14,10 @@ import pytest
 from mulle.core.errors import Conflict, NotFound, UsageError
 from mulle.core.records.base import Cause
 from mulle.core.records.run import run_stages, run_state
-from mulle.loop.changes import changed, read_changes
 from mulle.loop.parts import Parts
 from mulle.loop.runner import await_run, run_model
 from mulle.loop.takeup import cancel_run, take_up
+from mulle.loop.training.changes import changed, read_changes
 
 WHY = (Cause(type="person", id="ada", why="asked"),)
 

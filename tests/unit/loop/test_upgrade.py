@@ -15,10 +15,10 @@ from mulle.adapters.metadata.tables import HEAD
 from mulle.bootstrap.parts import wire
 from mulle.core.records.base import Cause
 from mulle.core.settings import load_settings
-from mulle.loop.backup import _relocate
+from mulle.loop.keeping.backup import _relocate
 from mulle.loop.parts import Parts
 from mulle.loop.runner import run_model
-from mulle.loop.views import datasets_view, history_view, models_view, run_view, runs_view
+from mulle.loop.views.chain import datasets_view, history_view, models_view, run_view, runs_view
 from mulle.surfaces.python import project
 
 HOMES = Path(__file__).parents[2] / "fixtures" / "homes"

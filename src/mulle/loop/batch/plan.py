@@ -24,9 +24,9 @@ from mulle.core.records.deployment import champion_of, current
 from mulle.kernel.bookkeeping import BOOKKEEPING
 from mulle.kernel.bundle import Predictor, read_contract
 from mulle.lifecycle.data.version import read_version
-from mulle.loop.datasets import find_data
+from mulle.loop.data.datasets import find_data
 from mulle.loop.parts import Parts
-from mulle.loop.views import find_version
+from mulle.loop.views.chain import find_version
 
 __all__ = ["FORMATS", "Order", "Plan", "Standing", "batches_folder", "keep_document", "plan_job", "read_plan"]
 

@@ -15,7 +15,7 @@ from mulle.core.hashing import hash_json
 from mulle.core.records.base import Cause, Json, to_json
 from mulle.loop.batch.job import jobs, run_batch, unfinished
 from mulle.loop.batch.plan import Order, batches_folder, keep_document
-from mulle.loop.cron import cron_due, next_cron
+from mulle.loop.monitoring.cron import cron_due, next_cron
 from mulle.loop.parts import Parts
 
 __all__ = ["Schedule", "due_batches", "schedule_view"]

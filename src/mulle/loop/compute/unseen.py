@@ -19,7 +19,7 @@ from mulle.kernel.rows import cast_inputs, frame_from_rows, raw_inputs
 from mulle.lifecycle.data.version import read_version
 from mulle.lifecycle.evaluation.compare import Side
 from mulle.loop.compute.work import KNOWN, SINCE, TIME, Work, joined_with, read_rows
-from mulle.loop.evidence import answered_with_truth, shares_of, truth_of
+from mulle.loop.rollout.evidence import answered_with_truth, shares_of, truth_of
 
 __all__ = ["Logged", "first_known", "logged_pairs", "unseen"]
 

@@ -29,7 +29,7 @@ from mulle.kernel.rows import cast_inputs, raw_inputs
 from mulle.kernel.transform import prove_row_wise, run_transform
 from mulle.lifecycle.data.version import read_version
 from mulle.lifecycle.features.join import join_offline
-from mulle.loop.changes import changed
+from mulle.loop.training.changes import changed
 
 __all__ = [
     "HELD",

@@ -18,13 +18,23 @@ from mulle.core.declare.fleet import fleet_of
 from mulle.core.errors import Conflict, MulleError, NotFound, UsageError
 from mulle.core.hashing import new_id
 from mulle.core.records.base import Cause, to_json
-from mulle.loop import views
-from mulle.loop.lineage import explain_view
+from mulle.loop.monitoring.telling import silence
+from mulle.loop.monitoring.windows import monitor_view
 from mulle.loop.operate import deploy, pause, promote, resume, rollback, start_run
 from mulle.loop.parts import Parts
-from mulle.loop.status import status_view
-from mulle.loop.telling import silence
-from mulle.loop.windows import monitor_view
+from mulle.loop.views.chain import (
+    alerts_view,
+    datasets_view,
+    deployment_view,
+    history_view,
+    model_view,
+    models_view,
+    run_view,
+    runs_view,
+    versions_view,
+)
+from mulle.loop.views.lineage import explain_view
+from mulle.loop.views.status import status_view
 from mulle.surfaces.api.metrics import LoopMetrics
 from mulle.surfaces.api.page import reference_page, status_page
 from mulle.surfaces.door import check_binding, check_request, token_of
@@ -102,34 +112,34 @@ def _status(parts: Wired) -> Document:
 
 def _models(parts: Wired, model: str | None = None, limit: Limit = 50, after: str | None = None) -> Document:
     """List model versions, newest first."""
-    return views.models_view(parts, model=model, limit=limit, after=after)
+    return models_view(parts, model=model, limit=limit, after=after)
 
 
 def _model(parts: Wired, model: str) -> Document:
     """Show a model version by ``name``, ``name@7`` or ``name@champion``."""
-    return views.model_view(parts, model)
+    return model_view(parts, model)
 
 
 def _runs(
     parts: Wired, model: str | None = None, state: str | None = None, limit: Limit = 20, after: str | None = None
 ) -> Document:
     """List runs, newest first."""
-    return views.runs_view(parts, model=model, state=state, limit=limit, after=after)
+    return runs_view(parts, model=model, state=state, limit=limit, after=after)
 
 
 def _run(parts: Wired, run: str) -> Document:
     """Show a run with its stages, trials and gates."""
-    return views.run_view(parts, run)
+    return run_view(parts, run)
 
 
 def _history(parts: Wired, model: str, at: str | None = None, limit: Limit = 100) -> Document:
     """List a model's deployments; with ``at``, the one in force then."""
-    return views.history_view(parts, model, at=at, limit=limit)
+    return history_view(parts, model, at=at, limit=limit)
 
 
 def _alerts(parts: Wired, model: str | None = None, state: str | None = None, limit: Limit = 50) -> Document:
     """List alerts, newest first."""
-    return views.alerts_view(parts, model=model, state=state, limit=limit)
+    return alerts_view(parts, model=model, state=state, limit=limit)
 
 
 def _monitor(parts: Wired, model: str, limit: Limit = 30) -> Document:
@@ -139,12 +149,12 @@ def _monitor(parts: Wired, model: str, limit: Limit = 30) -> Document:
 
 def _datasets(parts: Wired) -> Document:
     """List datasets with their last version."""
-    return views.datasets_view(parts)
+    return datasets_view(parts)
 
 
 def _versions(parts: Wired, dataset: str, limit: Limit = 50, after: int | None = None) -> Document:
     """List a dataset's versions and quarantined batches."""
-    return views.versions_view(parts, dataset, limit=limit, after=after)
+    return versions_view(parts, dataset, limit=limit, after=after)
 
 
 def _explain(parts: Wired, prediction: str) -> Document:
@@ -179,7 +189,7 @@ def _start(
             f"run {waiting[0].id} of {model} waits already", next=f"see /api/v1/runs/{waiting[0].id}", run=waiting[0].id
         )
     run = start_run(parts, model, causes=[Cause(type="api", id=by, why=why or f"{by} asked over the API")])
-    return views.run_view(parts, run.id)
+    return run_view(parts, run.id)
 
 
 def _silence(
@@ -196,27 +206,27 @@ def _silence(
 
 def _deploy(parts: Wired, model: str, version: Annotated[int, Body(embed=True)]) -> Document:
     """Give all traffic to a version."""
-    return views.deployment_view(deploy(parts, model, version, by="api"))
+    return deployment_view(deploy(parts, model, version, by="api"))
 
 
 def _rollback(parts: Wired, model: str, to: Annotated[int | None, Body(embed=True)] = None) -> Document:
     """Give all traffic back to an earlier champion."""
-    return views.deployment_view(rollback(parts, model, by="api", to=to))
+    return deployment_view(rollback(parts, model, by="api", to=to))
 
 
 def _promote(parts: Wired, model: str) -> Document:
     """End a canary or a shadow now: its version takes all traffic; without one, release what staging has."""
-    return views.deployment_view(promote(parts, model, by="api"))
+    return deployment_view(promote(parts, model, by="api"))
 
 
 def _pause(parts: Wired, model: str, why: Annotated[str, Body(embed=True, max_length=2000)] = "") -> Document:
     """Freeze a model's automation: no runs, no moves of its pointer."""
-    return views.deployment_view(pause(parts, model, by="api", why=why))
+    return deployment_view(pause(parts, model, by="api", why=why))
 
 
 def _resume(parts: Wired, model: str, why: Annotated[str, Body(embed=True, max_length=2000)] = "") -> Document:
     """Let a paused model's automation go on."""
-    return views.deployment_view(resume(parts, model, by="api", why=why))
+    return deployment_view(resume(parts, model, by="api", why=why))
 
 
 def _pages() -> APIRouter:
@@ -225,7 +235,7 @@ def _pages() -> APIRouter:
     @router.get("/")
     def front(parts: Wired) -> Response:
         status = status_view(parts, errors=errors_last_hour(parts.settings))
-        runs, alerts = views.runs_view(parts, limit=10), views.alerts_view(parts, limit=10)
+        runs, alerts = runs_view(parts, limit=10), alerts_view(parts, limit=10)
         return _html(status_page(status, runs, alerts, tracking=parts.settings.tracking, inference=inference_url(parts.settings)))
 
     @router.get("/docs")

@@ -11,8 +11,8 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from mulle.core.records.run import FINAL
-from mulle.loop import views
 from mulle.loop.parts import Parts
+from mulle.loop.views.chain import model_names
 
 __all__ = ["LoopMetrics"]
 
@@ -84,7 +84,7 @@ class LoopMetrics(Collector):
 def _windows(parts: Parts) -> Iterator[Metric]:
     drift = GaugeMetricFamily("mulle_drift", "Signals of the last window", labels=["model", "feature", "signal"])
     performance = GaugeMetricFamily("mulle_performance", "Metric over late labels, last window", labels=["model", "metric"])
-    for model in views.model_names(parts):
+    for model in model_names(parts):
         latest = parts.metadata.windows.last(model, mature=False)
         for signal in latest.signals if latest else ():
             if signal.value is not None:

@@ -36,7 +36,7 @@ def run(
 ) -> None:
     """Ingest, check, publish, search, judge and register a model; exit 1 when it is rejected or fails."""
     from mulle.loop.runner import run_model
-    from mulle.loop.views import run_view
+    from mulle.loop.views.chain import run_view
     from mulle.surfaces.cli import render
 
     call = session(ctx)

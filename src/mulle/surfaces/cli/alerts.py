@@ -30,7 +30,7 @@ def ls(
 ) -> None:
     """List alerts, newest first; `mulle alerts` alone does the same."""
     from mulle.core.errors import UsageError
-    from mulle.loop.views import alerts_view
+    from mulle.loop.views.chain import alerts_view
     from mulle.surfaces.cli import render
 
     if state not in {None, "open", "closed"}:
@@ -47,7 +47,7 @@ def silence(
 ) -> None:
     """Send nothing of a model for a while; alerts are recorded all the same, and what is open at the end is sent then."""
     from mulle.core.records.base import to_json
-    from mulle.loop.telling import silence as begin
+    from mulle.loop.monitoring.telling import silence as begin
     from mulle.surfaces.cli.table import facts
     from mulle.surfaces.words import moment
 
@@ -59,7 +59,7 @@ def silence(
 def unsilence(ctx: typer.Context, model: Annotated[str, typer.Argument(metavar="MODEL", help="As it was silenced.")]) -> None:
     """End a silence now."""
     from mulle.core.records.base import to_json
-    from mulle.loop.telling import silence as begin
+    from mulle.loop.monitoring.telling import silence as begin
     from mulle.surfaces.cli.table import facts
 
     call = session(ctx)
@@ -69,7 +69,7 @@ def unsilence(ctx: typer.Context, model: Annotated[str, typer.Argument(metavar="
 def test(ctx: typer.Context) -> None:
     """Send every receiver a test message; exit 3 when one does not take it."""
     from mulle.core.errors import UsageError
-    from mulle.loop.telling import try_receivers
+    from mulle.loop.monitoring.telling import try_receivers
     from mulle.surfaces.cli.table import table
     from mulle.surfaces.words import cell
 

@@ -23,7 +23,7 @@ Limit = Annotated[int, typer.Option(help="At most so many.", min=1)]
 
 def ls(ctx: typer.Context) -> None:
     """List datasets with their last version."""
-    from mulle.loop.views import datasets_view
+    from mulle.loop.views.chain import datasets_view
     from mulle.surfaces.cli import render
 
     call = session(ctx)
@@ -39,7 +39,7 @@ def ingest(
     again: Annotated[bool, typer.Option("--again", help="Also judge again what was turned away since the last version.")] = False,
 ) -> None:
     """Read what is new at the sources, check it and publish it; exit 1 when a batch is turned away."""
-    from mulle.loop.ingest import ingest_all
+    from mulle.loop.data.ingest import ingest_all
     from mulle.surfaces.cli import shown
 
     call = session(ctx)
@@ -63,7 +63,7 @@ def check(
     history: Annotated[bool, typer.Option("--history", help="Show how each check went so far.")] = False,
 ) -> None:
     """Run a dataset's checks and keep the results; exit 1 when one fails."""
-    from mulle.loop.datasets import check_dataset, check_history
+    from mulle.loop.data.datasets import check_dataset, check_history
     from mulle.surfaces.cli import shown
 
     call = session(ctx)
@@ -83,7 +83,7 @@ def versions(
     after: Annotated[int | None, typer.Option(help="Continue below this version.")] = None,
 ) -> None:
     """List a dataset's versions and the batches that were turned away."""
-    from mulle.loop.views import versions_view
+    from mulle.loop.views.chain import versions_view
     from mulle.surfaces.cli import render
 
     call = session(ctx)
@@ -92,7 +92,7 @@ def versions(
 
 def diff(ctx: typer.Context, before: Named, after: Named) -> None:
     """Compare two versions: rows added, changed and removed, schema, each column's distribution."""
-    from mulle.loop.datasets import diff_versions
+    from mulle.loop.data.datasets import diff_versions
     from mulle.surfaces.cli import shown
 
     call = session(ctx)
@@ -103,7 +103,7 @@ def diff(ctx: typer.Context, before: Named, after: Named) -> None:
 
 def tag(ctx: typer.Context, name: Named, tag: Annotated[str, typer.Argument(help="Such as 2013-q1.")]) -> None:
     """Name a version; the name can stand wherever a version can."""
-    from mulle.loop.datasets import tag_version
+    from mulle.loop.data.datasets import tag_version
     from mulle.surfaces.cli import shown
 
     call = session(ctx)
@@ -113,8 +113,8 @@ def tag(ctx: typer.Context, name: Named, tag: Annotated[str, typer.Argument(help
 def restore(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="DATASET@VERSION")]) -> None:
     """Publish an earlier version's rows again, as the next version."""
     from mulle.core.errors import UsageError
-    from mulle.loop.datasets import restore_version
-    from mulle.loop.views import version_view
+    from mulle.loop.data.datasets import restore_version
+    from mulle.loop.views.chain import version_view
     from mulle.surfaces.cli import shown
 
     call = session(ctx)
@@ -138,7 +138,7 @@ def explore(
     from mulle.core.clock import rfc3339
     from mulle.core.errors import UsageError
     from mulle.core.records.exploration import Comparison
-    from mulle.loop.datasets import explore_dataset
+    from mulle.loop.data.datasets import explore_dataset
     from mulle.surfaces.explore.page import render
 
     call = session(ctx)
@@ -160,7 +160,7 @@ def explore(
 
 def suggest(ctx: typer.Context, name: Named) -> None:
     """Propose checks from a profile of the rows, as Python to paste."""
-    from mulle.loop.datasets import suggest_checks
+    from mulle.loop.data.datasets import suggest_checks
 
     call = session(ctx)
     told = suggest_checks(call.parts, name)
@@ -172,7 +172,7 @@ def features(
 ) -> None:
     """List features: definition, sources, models that use them, freshness."""
     from mulle.core.errors import NotFound
-    from mulle.loop.catalogue import features_view
+    from mulle.loop.data.catalogue import features_view
     from mulle.surfaces.cli import shown
 
     call = session(ctx)
@@ -191,7 +191,7 @@ def sql(
     limit: Limit = 100,
 ) -> None:
     """Ask the published datasets by SQL (DuckDB)."""
-    from mulle.loop.datasets import query as ask
+    from mulle.loop.data.datasets import query as ask
     from mulle.surfaces.cli import shown
 
     call = session(ctx)
@@ -205,8 +205,8 @@ def share(
     ctx: typer.Context, dataset: OneDataset, stop: Annotated[bool, typer.Option("--stop", help="Share it no longer.")] = False
 ) -> None:
     """Let other projects read a dataset's published versions; prints the URL that ml.Shared and ml.read take."""
-    from mulle.loop.share import share as tell
-    from mulle.loop.share import unshare
+    from mulle.loop.data.share import share as tell
+    from mulle.loop.data.share import unshare
     from mulle.surfaces.cli import shown
 
     call = session(ctx)
@@ -226,7 +226,7 @@ def forget(
     the rows again.
     """
     from mulle.core.records.base import to_json
-    from mulle.loop.forget import forget as erase
+    from mulle.loop.keeping.forget import forget as erase
     from mulle.surfaces.cli import shown
 
     call = session(ctx)

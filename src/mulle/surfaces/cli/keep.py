@@ -27,7 +27,7 @@ def gc(
 
     A version that was ever deployed, the latest of each model, what a run under way works with and all records stay.
     """
-    from mulle.loop.retention import gc_view
+    from mulle.loop.keeping.retention import gc_view
     from mulle.surfaces.cli import shown
 
     call = session(ctx)

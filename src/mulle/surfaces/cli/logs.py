@@ -34,7 +34,7 @@ def logs(
 ) -> None:
     """Search what the processes of this home have logged, oldest first."""
     from mulle.kernel.logs import LEVELS, Wanted
-    from mulle.loop.logbook import logs_view
+    from mulle.loop.views.logbook import logs_view
 
     call = session(ctx)
     if level not in LEVELS:

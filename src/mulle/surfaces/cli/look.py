@@ -18,7 +18,7 @@ OfModel = Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Only thi
 
 def status(ctx: typer.Context) -> None:
     """Say in words how each model stands, and whether the engine runs."""
-    from mulle.loop.status import status_view
+    from mulle.loop.views.status import status_view
     from mulle.surfaces.cli import render
     from mulle.surfaces.reach import errors_last_hour
 
@@ -29,7 +29,7 @@ def status(ctx: typer.Context) -> None:
 def plan(ctx: typer.Context) -> None:
     """Say what the declaration would change against what is deployed; checks run on a sample; exit 1 when one fails."""
     from mulle.core.clock import rfc3339
-    from mulle.loop.plan import plan as make_plan
+    from mulle.loop.views.plan import plan as make_plan
     from mulle.surfaces.cli import render
 
     call = session(ctx)
@@ -52,7 +52,7 @@ def explain(
     Of a batch (its job's id, its output folder or a file in it) it shows what scored what.
     """
     from mulle.loop.batch.job import batch_manifest
-    from mulle.loop.lineage import explain_view
+    from mulle.loop.views.lineage import explain_view
     from mulle.surfaces.cli import render
     from mulle.surfaces.cli.flow import scored
 
@@ -72,7 +72,7 @@ def history(
     environment: Annotated[str, typer.Option("--environment", help="production or staging.")] = "production",
 ) -> None:
     """List a model's deployments, or say what served at a time: versions, shares, the data and code each was made by."""
-    from mulle.loop.views import history_view
+    from mulle.loop.views.chain import history_view
     from mulle.surfaces.cli import render
     from mulle.surfaces.cli.release import known
 
@@ -84,7 +84,7 @@ def history(
 def doctor(ctx: typer.Context) -> None:
     """Try every store, port and package that Mulle needs here; exit 1 when one fails."""
     from mulle.core.clock import WallClock
-    from mulle.loop.doctor import doctor_view
+    from mulle.loop.keeping.doctor import doctor_view
     from mulle.surfaces.cli import render
 
     call = session(ctx)

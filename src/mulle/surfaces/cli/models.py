@@ -26,9 +26,9 @@ def ls(
 ) -> None:
     """List model versions, newest first; of a fleet, also sum up its members."""
     from mulle.core.errors import UsageError
-    from mulle.loop.members import members_view
-    from mulle.loop.models import saw_view
-    from mulle.loop.views import models_view
+    from mulle.loop.views.chain import models_view
+    from mulle.loop.views.members import members_view
+    from mulle.loop.views.models import saw_view
     from mulle.surfaces.cli import render, render_members
 
     call = session(ctx)
@@ -51,12 +51,12 @@ def show(
     page: Annotated[Path | None, typer.Option(help="Also write its card as one HTML page, figures drawn.")] = None,
 ) -> None:
     """Show a model version: metrics, parity, data and the run that made it."""
-    from mulle.loop.views import model_view
+    from mulle.loop.views.chain import model_view
     from mulle.surfaces.cli import render
 
     call = session(ctx)
     if page is not None:
-        from mulle.loop.models import card_view
+        from mulle.loop.views.models import card_view
         from mulle.surfaces.card_page import card_page
 
         write_page(page, card_page(card_view(call.parts, name)))
@@ -65,7 +65,7 @@ def show(
 
 def compare(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar="MODEL@VERSION ...")]) -> None:
     """Lay versions side by side: metrics, parameters, features and data that differ."""
-    from mulle.loop.models import compare_view
+    from mulle.loop.views.models import compare_view
     from mulle.surfaces.cli import render
 
     call = session(ctx)
@@ -80,7 +80,7 @@ def reproduce(
     ] = None,
 ) -> None:
     """Train a version again from its recorded data, code, settings and seed; exit 1 when its answers differ."""
-    from mulle.loop.models import reproduce_view
+    from mulle.loop.views.models import reproduce_view
     from mulle.surfaces.cli import render
 
     call = session(ctx)
@@ -107,9 +107,9 @@ def import_(
     ] = False,
 ) -> None:
     """Bring a model version that MLflow has into the loop: judged by the gates like any challenger; exit 1 when rejected."""
-    from mulle.loop.imported import OPTION, fetch_model
     from mulle.loop.runner import run_model
-    from mulle.loop.views import run_view
+    from mulle.loop.training.imported import OPTION, fetch_model
+    from mulle.loop.views.chain import run_view
     from mulle.surfaces.cli import render
 
     call = session(ctx)

@@ -35,7 +35,7 @@ def monitor(
 
     With --from or --to the windows of that span are also judged as one.
     """
-    from mulle.loop.windows import monitor_view
+    from mulle.loop.monitoring.windows import monitor_view
 
     call = session(ctx)
     view = monitor_view(call.parts, model, limit=limit, start=start, end=end)

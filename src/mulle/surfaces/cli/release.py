@@ -23,7 +23,7 @@ def deploy(
 ) -> None:
     """Give all traffic to a version."""
     from mulle.loop.operate import deploy as move
-    from mulle.loop.views import find_version
+    from mulle.loop.views.chain import find_version
 
     call = session(ctx)
     if "@" not in name:
@@ -96,7 +96,7 @@ def known(environment: str) -> str:
 
 
 def _moved(call: Session, deployment: Deployment) -> None:
-    from mulle.loop.views import deployment_view
+    from mulle.loop.views.chain import deployment_view
     from mulle.surfaces.cli import render
 
     call.show(deployment_view(deployment), render.deployment)

@@ -35,7 +35,7 @@ def ls(
     """List runs, newest first."""
     from mulle.core.errors import UsageError
     from mulle.core.records.run import STATES
-    from mulle.loop.views import runs_view
+    from mulle.loop.views.chain import runs_view
     from mulle.surfaces.cli import render
 
     if state is not None and state not in STATES:
@@ -52,12 +52,12 @@ def show(
     ] = None,
 ) -> None:
     """Show a run: its cause, stages and trials, what was measured of the winner, and the gates."""
-    from mulle.loop.views import run_view
+    from mulle.loop.views.chain import run_view
     from mulle.surfaces.cli import render
 
     call = session(ctx)
     if page is not None:
-        from mulle.loop.models import search_view
+        from mulle.loop.views.models import search_view
         from mulle.surfaces.search_page import search_page
 
         view = search_view(call.parts, run)
@@ -72,7 +72,7 @@ def cancel(
 ) -> None:
     """End a run that waits or runs: what computes for it is killed, and what it still finds is not kept."""
     from mulle.loop.takeup import cancel_run
-    from mulle.loop.views import run_view
+    from mulle.loop.views.chain import run_view
     from mulle.surfaces.cli import render
 
     call = session(ctx)
@@ -122,10 +122,10 @@ def worker(ctx: typer.Context) -> None:
 
 
 def _go_on(call: Session, run: str, start: str | None, change: list[str], why: str, detach: bool) -> None:
-    from mulle.loop.changes import read_changes
     from mulle.loop.runner import await_run
     from mulle.loop.takeup import take_up
-    from mulle.loop.views import run_view
+    from mulle.loop.training.changes import read_changes
+    from mulle.loop.views.chain import run_view
     from mulle.surfaces.cli import render
 
     made: Run = take_up(call.parts, run, by=call.by, start=start, changes=read_changes(change), why=why)

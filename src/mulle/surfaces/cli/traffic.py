@@ -53,7 +53,7 @@ def label(
     known_at and reason may follow. An empty value says that no label will come, and reason why. A correction is told
     like any other label and kept as a new record. No server needs to run.
     """
-    from mulle.loop.labels import import_labels
+    from mulle.loop.data.labels import import_labels
     from mulle.surfaces.cli import render
 
     call = session(ctx)
@@ -76,7 +76,7 @@ def predictions(
     What the server logged a moment ago is there too. Columns: id, created_at, request, model, version, route, key, time, row,
     features, value, probabilities, freshness, unseen, seconds, error, day, key_text, label, labelled.
     """
-    from mulle.loop.predictions import predictions_view
+    from mulle.loop.data.predictions import predictions_view
     from mulle.surfaces.cli import shown
 
     call = session(ctx)

@@ -18,7 +18,7 @@ from mulle.core.records.base import Json
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mulle.loop.replay import Said
+    from mulle.loop.replay.play import Said
 
 __all__ = ["live"]
 

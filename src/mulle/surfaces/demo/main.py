@@ -22,7 +22,7 @@ from mulle.surfaces.demo.report import inlined_plotly, report
 
 if TYPE_CHECKING:
     from mulle.loop.parts import Parts
-    from mulle.loop.replay import ReplayOptions, Said
+    from mulle.loop.replay.play import ReplayOptions, Said
 
 __all__ = ["BAD_BATCH", "MODEL", "SCORED_FROM", "SHUFFLED_TARGETS", "START", "DemoOptions", "demo"]
 
@@ -93,7 +93,7 @@ def demo(options: DemoOptions, said: Said) -> Json:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     open_folder(options.folder, force=options.force)
     parts = _prepared(options.folder, said)
-    from mulle.loop.replay import replay
+    from mulle.loop.replay.play import replay
 
     account = replay(parts, MODEL, _played(options), said)
     said({"kind": "stage", "at": "", "text": "writing the report"})
@@ -133,7 +133,7 @@ def _prepare_engine() -> None:
 
 
 def _played(options: DemoOptions) -> ReplayOptions:
-    from mulle.loop.replay import Drill, ReplayOptions
+    from mulle.loop.replay.play import Drill, ReplayOptions
 
     return ReplayOptions(
         start=START,
@@ -153,7 +153,7 @@ def _drills(end: datetime) -> list[Json]:
 
 def _example(parts: Parts, end: datetime) -> str | None:
     """Give a late prediction's id, for `mulle explain` to be tried on."""
-    from mulle.loop.evidence import predictions_between
+    from mulle.loop.rollout.evidence import predictions_between
 
     rows = predictions_between(parts.lake, MODEL, end - timedelta(days=2), end)
     return None if rows.is_empty() else str(rows.sort("time")["id"][0])

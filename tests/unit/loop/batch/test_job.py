@@ -22,7 +22,7 @@ from mulle.core.errors import Conflict, ContractError, NotFound, Refused, UsageE
 from mulle.kernel.faults import VARIABLE
 from mulle.loop.batch.job import batch_manifest, jobs, run_batch
 from mulle.loop.batch.plan import Order
-from mulle.loop.ingest import ingest
+from mulle.loop.data.ingest import ingest
 from mulle.loop.parts import Parts
 
 

@@ -20,9 +20,9 @@ from mulle.core.settings import load_settings
 from mulle.kernel.project import load_features
 from mulle.loop.batch.job import run_batch
 from mulle.loop.batch.plan import Order
-from mulle.loop.ingest import ingest
-from mulle.loop.offline import open_version
-from mulle.loop.online import refresh_online, specs_of
+from mulle.loop.data.ingest import ingest
+from mulle.loop.data.offline import open_version
+from mulle.loop.data.online import refresh_online, specs_of
 from mulle.loop.parts import Parts
 
 PROJECT = """

@@ -64,7 +64,7 @@ def test_each_row_is_answered_by_its_member_in_the_inputs_order(parts: Parts, ki
 
 
 def test_the_server_says_the_same_of_each_row(parts: Parts, tmp_path: Path) -> None:
-    from mulle.loop.route import publish_routes
+    from mulle.loop.rollout.route import publish_routes
 
     found = scored(parts, "parquet", rows(20))
     publish_routes(parts)

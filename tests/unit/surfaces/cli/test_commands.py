@@ -253,7 +253,7 @@ def test_interrupting_leaves_with_130(cli, monkeypatch):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mulle.loop.status.status_view", interrupted)
+    monkeypatch.setattr("mulle.loop.views.status.status_view", interrupted)
     assert cli("status")[0] == 130
 
 
@@ -261,7 +261,7 @@ def test_a_fault_of_ours_is_short_and_points_to_debug(cli, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("mulle.loop.status.status_view", broken)
+    monkeypatch.setattr("mulle.loop.views.status.status_view", broken)
     code, _, err = cli("status")
     assert code == 1
     assert "RuntimeError: boom" in err

@@ -8,7 +8,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from mulle.loop.views import run_view
+from mulle.loop.views.chain import run_view
 from mulle.surfaces.cli import render
 
 MEASURED = {"rows": 40, "metrics": {"mae": 9.0}, "intervals": {"mae": [8.0, 10.5]}, "failed": {}}

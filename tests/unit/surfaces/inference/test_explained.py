@@ -21,7 +21,7 @@ from mulle.core.records.base import Cause, to_json
 from mulle.core.records.deployment import Deployment, Route
 from mulle.core.records.model import ModelVersion
 from mulle.core.settings import load_settings
-from mulle.loop.lineage import explain_view
+from mulle.loop.views.lineage import explain_view
 
 TASKS = {"value": "regression", "late": "binary", "length": "multiclass"}
 

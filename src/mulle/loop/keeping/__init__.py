@@ -1,0 +1,1 @@
+"""What a home keeps: backups, erasure, clean-up, and whether it is well."""

@@ -1,0 +1,1 @@
+"""What the loop sees and does about it: windows, skew, alerts told, and the causes of runs."""

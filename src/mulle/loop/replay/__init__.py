@@ -1,0 +1,1 @@
+"""The loop on history: its past, its client, its policies and its account."""

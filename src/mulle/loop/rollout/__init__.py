@@ -1,0 +1,1 @@
+"""Releases begun, judged and written down as the route that serving reads."""

@@ -1,0 +1,38 @@
+"""How a release stands, in words: what scores beside the champion, what waits for a person, is paused, or is in staging."""
+
+from __future__ import annotations
+
+from mulle.core.records.base import Json
+from mulle.core.records.deployment import STAGING, Deployment, challenger_of, champion_of, current, former_of
+from mulle.loop.parts import Parts
+from mulle.loop.views.chain import paused_view
+
+__all__ = ["standing"]
+
+
+def standing(parts: Parts, model: str, in_force: Deployment | None) -> tuple[Json, list[str]]:
+    """Tell of a model's release.
+
+    Returns
+    -------
+    dict
+        ``paused`` (``by at why`` or null), ``waits`` (for approval, since when), ``watched`` (the former champion, or null)
+        and ``staging`` (the version there, or null).
+    list of str
+        The same in words, where there is something to say.
+    """
+    paused, challenger, former = paused_view(parts, model), challenger_of(in_force), former_of(in_force)
+    staged = champion_of(current(parts.metadata.deployments.of(model, STAGING), parts.clock.now()))
+    waits = in_force is not None and in_force.action == "await" and challenger is not None
+    said = []
+    if challenger is not None and challenger.mode == "shadow":
+        said.append(f"version {challenger.version} scores unseen beside it")
+    if waits:
+        said.append(f"the new version waits for approval: `mulle promote {model}`")
+    if former is not None:
+        said.append(f"it is watched beside version {former}")
+    if staged is not None and staged != champion_of(in_force) and (challenger is None or staged != challenger.version):
+        said.append(f"{STAGING} has version {staged}")
+    if paused is not None:
+        said.append(f"its automation is paused by {paused['by']} ({paused['why']}): `mulle resume {model}`")
+    return {"paused": paused, "waits": waits, "watched": former, STAGING: staged}, said

@@ -1,0 +1,1 @@
+"""Runs of another shape than a search: fleets, imported models, refits; and what a run leaves in tracking."""
