@@ -6,8 +6,8 @@ MAKEFLAGS += --no-print-directory
 # The first Python that is new enough; name another one with `make PYTHON=/path/to/python3.12`.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
-# Test files that run at once.
-JOBS ?= auto
+# Test files that run at once: one more than cores, as many tests wait for a process, a server or a broker.
+JOBS ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -46,8 +46,8 @@ demo: $(STAMP) ## the whole loop on the flights of 2013, in ./mulle-demo
 	@$(BIN)/mulle demo
 
 test: $(STAMP) ## the tests: unit, contract, e2e, docs and doctests
-	@$(BIN)/python -m pytest tests src/mulle --doctest-modules --ignore-glob='*/migrations/*' --ignore=tests/chaos \
-		--numprocesses $(JOBS) --dist loadfile $(PYTEST)
+	@$(BIN)/python -m pytest tests src/mulle --doctest-modules --ignore-glob='*/migrations/*' --ignore=tests/chaos --ignore=tests/long \
+		--numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 check: $(STAMP) lint types layers lock-check ## everything that needs no run: style, types, layers, budgets, lock
 	@$(BIN)/python -m pytest tests/test_architecture.py
@@ -74,8 +74,8 @@ lock-check: $(STAMP)
 	if diff <(grep -vE '^ *(#|$$)' requirements.lock) <(grep -vE '^ *(#|$$)' "$$new"); then echo "requirements.lock is current"; \
 	else echo "requirements.lock is out of date: run make lock and commit it" >&2; exit 1; fi
 
-chaos: $(STAMP) ## the longer round: tests that kill processes at every step (ROUNDS=50 for more, AWAY=60 for longer outages)
-	@$(BIN)/python -m pytest tests/chaos --numprocesses $(JOBS) --dist loadfile $(PYTEST)
+chaos: $(STAMP) ## the longer round: processes killed at every step, long benchmarks (ROUNDS=50 for more, AWAY=60 for longer outages)
+	@$(BIN)/python -m pytest tests/chaos tests/long --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 bench: $(STAMP) ## each claim of speed beside its limit and its peers (BENCH="checks --no-peers" for a part)
 	@$(BIN)/python -m benchmarks $(BENCH)

@@ -50,10 +50,12 @@ def mulle(folder: Path) -> Work:
     """Run ``mulle stream`` in this process: contract, routes, prediction log, dead letters, exactly once."""
     from mulle.bootstrap.inference import wire_stream
     from mulle.core.settings import load_settings
+    from mulle.kernel.pauses import shorten_pauses
     from mulle.lifecycle.serving.streaming import StreamOrder
 
     told = json.loads((folder / "stream.json").read_text())
     output, settings = _output(told), load_settings({"home": folder / "home"}, {})
+    shorten_pauses()  # as the command does
 
     def run() -> str:
         place = f"kafka://{told['servers']}"

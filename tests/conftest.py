@@ -1,4 +1,4 @@
-"""What every test run shares: quiet vendors, and the counts by kind that end a run."""
+"""What every test run shares: quiet vendors, whole programs first, and the counts by kind that end a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ os.environ.setdefault("POLARS_MAX_THREADS", "2")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
-KINDS = ("unit", "contract", "e2e", "chaos", "docs", "architecture", "doctest")
+KINDS = ("unit", "contract", "e2e", "chaos", "long", "docs", "architecture", "doctest")
+LONGEST = ("long", "chaos", "e2e", "contract", "docs", "unit")
 
 
 def kind(nodeid: str) -> str:
@@ -25,6 +26,11 @@ def kind(nodeid: str) -> str:
     if len(parts) > 2 and parts[0] == "tests" and parts[1] in KINDS:
         return parts[1]
     return "architecture"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first, so that no process is left alone with one of them at the end."""
+    items.sort(key=lambda item: LONGEST.index(kind(item.nodeid)) if kind(item.nodeid) in LONGEST else len(LONGEST))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

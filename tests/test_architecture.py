@@ -338,6 +338,12 @@ def test_help_waits_for_no_vendor() -> None:
     assert not loaded_after("import mulle.surfaces.cli.main") & NOT_FOR_HELP
 
 
+def test_the_engine_leaves_trainers_to_the_processes_that_compute() -> None:
+    trainers = {"sklearn", "lightgbm", "optuna", "onnx", "skl2onnx", "skrub"}
+    heavy = loaded_after("import mulle.loop.live, mulle.loop.replay.play") & trainers
+    assert not heavy, f"the engine's process loads {sorted(heavy)}"
+
+
 def test_the_inference_process_is_lean() -> None:
     behind = (
         "mulle.surfaces.inference",

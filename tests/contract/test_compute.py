@@ -149,6 +149,20 @@ def test_closing_ends_a_call_under_way(compute: Compute, tmp_path: Path) -> None
     compute.close()
 
 
+def test_a_run_that_is_stopped_takes_its_process_with_it_and_no_other_run_s(compute: Compute, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    with ThreadPoolExecutor(1) as threads:
+        call = threads.submit(compute.call, task("compute"), {"started": str(started)}, owner="run")
+        found = pids(started)
+        compute.stop("another")
+        assert not call.done()
+        compute.stop("run")
+        with pytest.raises(Unavailable, match="its run goes on no more"):
+            call.result(30)
+    assert gone(*found)
+    assert compute.call(task("echo"), {"x": 1}, owner="another") == {"x": 1}
+
+
 def test_local_children_are_warm_modest_and_free_of_engine_and_tracking() -> None:
     pool = LocalCompute(warm=["decimal", "no.such.module"])
     try:

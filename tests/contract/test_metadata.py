@@ -251,6 +251,20 @@ def test_the_mature_window_counts(store: Metadata) -> None:
     assert (newest.id, mature.id) == ("w2-", "w1")
 
 
+def test_what_is_appended_comes_last_and_windows_of_the_future_go_when_the_clock_goes_back(store: Metadata) -> None:
+    for id, at in (("ahead", 86_400), ("now", 10), ("later", 20)):
+        store.deployments.add(a_deployment(id, at=at))
+    store.deployments.add_many([a_deployment("other", "n", at=5), a_deployment("last", at=30)])
+    assert [d.id for d in store.deployments.of("m")] == ["ahead", "now", "later", "last"]
+    assert [d.id for d in store.deployments.latest(2)["m"]] == ["later", "last"]
+    assert store.deployments.of("m")[1] == a_deployment("now", at=10), "the record says when it was made"
+    for model in ("m", "m/key", "mm"):
+        for number, start in enumerate((0, 3600, 7200)):
+            store.windows.add(a_window(f"{model}{number}", start, model=model))
+    store.windows.drop("m", store.windows.of("m")[1].end)
+    assert [len(store.windows.of(model)) for model in ("m", "m/key", "mm")] == [2, 2, 3]
+
+
 def test_alerts_are_listed_by_state(store: Metadata) -> None:
     for n in range(3):
         store.alerts.add(*an_alert(f"a{n}", at=n, model="ab"[n % 2]))

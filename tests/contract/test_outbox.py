@@ -87,3 +87,15 @@ def test_the_last_silence_of_a_name_counts(store: Metadata) -> None:
             store.outbox.silence(made)
             store.outbox.silence(made)
     assert {(s.model, s.until - T0) for s in store.outbox.silences()} == {("m", timedelta(0)), ("n", 5 * HOUR)}
+
+
+def test_what_a_clock_that_was_ahead_put_off_is_told_when_it_is_right_again(store: Metadata) -> None:
+    ahead = T0 + timedelta(days=40)
+    happened(store, "a", at=ahead)
+    happened(store, "a", "close", at=ahead)
+    store.outbox.put_off([u.seq for u in store.outbox.due(ahead)], ahead + HOUR, failed=True)
+    assert kinds(store, ahead) == []
+    (one, other) = store.outbox.due(T0)
+    assert (one.event.id, other.event.id) == ("a-open", "a-close")
+    assert store.outbox.claim([one.seq], T0, T0 + HOUR)
+    assert kinds(store, T0) == [], "the later one waits for it"

@@ -109,6 +109,7 @@ REFUSED = {
     "column_twice": Case("'distance'", TWICE, features='"distance"'),
     "feature_twice": Case("distance", trips(), features='"distance", pl.col("noise").alias("distance")'),
     "target": Case('unable to find column "minutes"', trips(), features='"distance", "minutes"'),
+    "outcome": Case("the feature function reads 'minutes', which no request carries", trips(), features='"distance", "minutes"'),
     "copied": Case(ITSELF, trips(copy="minutes"), features=COPY),
     "scaled": Case(ITSELF, trips(copy=pl.col("minutes") * 2 + 1), features=COPY),
     "bent": Case(ITSELF, trips(copy=-pl.col("minutes").log()), features=COPY),
@@ -195,4 +196,6 @@ def test_the_command_ends_with_the_reason_and_exit_code_1(project: Path, tmp_pat
     command = [*MULLE, "run", "scaled", "--json", "--home", str(tmp_path / "home")]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 1
-    assert ITSELF in json.loads(done.stdout)["reason"]
+    told = json.loads(done.stdout)
+    assert ITSELF in told["reason"]
+    assert told["next"], "what to do about it is said too"

@@ -1,24 +1,21 @@
-"""A dataset's life by commands alone, each in a process of its own: good, bad and good batches, and all that is asked of them."""
+"""A dataset's life by commands alone: good, bad and good batches, and all that is asked of them."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
 import polars as pl
 import pytest
+from commands import command
 from deltalake import DeltaTable
 
 import mulle as ml
 
-MULLE = [sys.executable, "-c", "from mulle.surfaces.cli.main import main; main()"]
 PROJECT = """
 import mulle as ml
 
@@ -60,9 +57,7 @@ class Folder:
         self.said = ""
 
     def __call__(self, *arguments: str, wanted: int = 0) -> str:
-        done = subprocess.run(
-            [*MULLE, *arguments], cwd=self.path, env=os.environ, capture_output=True, text=True, check=False, timeout=60
-        )
+        done = command(self.path, *arguments)
         assert done.returncode == wanted, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         self.said = done.stderr
         return done.stdout
@@ -206,7 +201,8 @@ def test_a_second_project_reads_what_is_shared(copy, tmp_path):
 
 
 def test_a_key_is_forgotten_and_the_dataset_lives_on(copy):
-    assert {path.name for path in holding(copy.path / ".mulle", SECRET)} >= {"mulle.db"}, "a sample of the check holds it"
+    found = {path.name.removesuffix("-wal") for path in holding(copy.path / ".mulle", SECRET)}
+    assert "mulle.db" in found, "a sample of the check holds it"
     told = copy.ask("data", "forget", "flights", SECRET, "--why", "request 88", "--yes")
     assert {place: n for place, n in told["removed"].items() if n} == {"rows": 1, "quarantine": 1, "samples": 4}
     assert (told["causes"][0]["why"], SECRET in json.dumps(told)) == ("request 88", False)

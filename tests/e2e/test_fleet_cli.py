@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from datetime import UTC, datetime, timedelta
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from commands import command
 
 import mulle as ml
-from mulle.surfaces.cli.main import call
 
 PROJECT = """import mulle as ml
 sales = ml.Dataset("sales", ml.Files("sales*.parquet"), key="id", time="day", outcome="units")
@@ -46,11 +44,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
     first = datetime.now(UTC).replace(microsecond=0) - timedelta(days=130)
 
     def run(*arguments: str, wanted: int = 0) -> str:
-        out, err = StringIO(), StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            code = call(["--project", str(folder), *arguments])
-        assert code == wanted, f"{arguments}: {code}\n{out.getvalue()}\n{err.getvalue()}"
-        return out.getvalue() if wanted == 0 else err.getvalue()
+        done = command(folder, *arguments)
+        assert done.returncode == wanted, f"{arguments}: {done}"
+        return done.stdout if wanted == 0 else done.stderr
 
     pl.concat([sold("a", 8.0, first, 100), sold("b", 1.0, first, 100)]).write_parquet(folder / "sales1.parquet")
     run("run", "demand")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from commands import command
 from mlflow.models import infer_signature
 from onnx import ModelProto, TensorProto, checker, helper
 from sklearn.linear_model import Ridge
@@ -20,7 +19,6 @@ from sklearn.linear_model import Ridge
 import mulle as ml
 from mulle.adapters.tracking.mlflow import MlflowTracking
 
-MULLE = [sys.executable, "-c", "from mulle.surfaces.cli.main import main; main()"]
 PROJECT = """
 import polars as pl
 import mulle as ml
@@ -94,15 +92,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def mulle(lab: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*MULLE, *arguments], cwd=lab, capture_output=True, text=True, check=False, timeout=120)
-
-
 def test_a_version_from_mlflow_is_judged_registered_and_served(lab: Path) -> None:
-    done = mulle(lab, "models", "import", "models:/old/1", "minutes", "--json")
+    done = command(lab, "models", "import", "models:/old/1", "minutes", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["model_version"] == 1
-    version = json.loads(mulle(lab, "models", "show", "minutes@champion", "--json").stdout)
+    version = json.loads(command(lab, "models", "show", "minutes@champion", "--json").stdout)
     assert (version["causes"][0]["type"], version["causes"][0]["id"]) == ("import", "models:/old/1")
     assert version["metrics"]["mae"] < 2
     rows = trips().head(20)
@@ -111,7 +105,7 @@ def test_a_version_from_mlflow_is_judged_registered_and_served(lab: Path) -> Non
 
 
 def test_a_worse_version_is_turned_away_by_the_gates(lab: Path) -> None:
-    done = mulle(lab, "models", "import", "models:/old/2", "minutes", "--json")
+    done = command(lab, "models", "import", "models:/old/2", "minutes", "--json")
     assert done.returncode == 1, done.stderr
     view = json.loads(done.stdout)
     assert (view["state"], view["model_version"]) == ("rejected", None)
@@ -119,20 +113,20 @@ def test_a_worse_version_is_turned_away_by_the_gates(lab: Path) -> None:
 
 
 def test_features_that_mean_something_else_there_are_refused_by_name(lab: Path) -> None:
-    done = mulle(lab, "models", "import", "models:/old/1", "told", "--json")
+    done = command(lab, "models", "import", "models:/old/1", "told", "--json")
     assert done.returncode == 1
     assert "feature origin is String" in json.loads(done.stdout)["reason"]
 
 
 def test_a_pickle_is_imported_on_the_persons_word_and_served(lab: Path) -> None:
-    refused = mulle(lab, "models", "import", "models:/pickled/1", "minutes")
+    refused = command(lab, "models", "import", "models:/pickled/1", "minutes")
     assert refused.returncode == 1
     assert "is a pickle, which may run anything" in refused.stderr
     assert "--trust" in refused.stderr
-    done = mulle(lab, "models", "import", "models:/pickled/1", "minutes", "--trust", "--json")
+    done = command(lab, "models", "import", "models:/pickled/1", "minutes", "--trust", "--json")
     assert done.returncode == 0, done.stderr
     number = json.loads(done.stdout)["model_version"]
-    version = json.loads(mulle(lab, "models", "show", f"minutes@{number}", "--json").stdout)
+    version = json.loads(command(lab, "models", "show", f"minutes@{number}", "--json").stdout)
     assert (version["causes"][0]["id"], version["compiled"]) == ("models:/pickled/1", "onnx")
     rows = trips().head(20)
     said = ml.project(lab).load(f"minutes@{number}").predict(rows)["value"]
@@ -142,6 +136,6 @@ def test_a_pickle_is_imported_on_the_persons_word_and_served(lab: Path) -> None:
 
 def test_an_address_that_names_nothing_is_wrong_use(lab: Path) -> None:
     for source, said in (("models:/old/99", "not found"), ("old/1", "names no model version")):
-        done = mulle(lab, "models", "import", source, "minutes")
+        done = command(lab, "models", "import", source, "minutes")
         assert done.returncode == 2
         assert said in done.stderr

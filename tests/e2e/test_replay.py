@@ -26,9 +26,9 @@ from mulle.core.clock import ReplayClock, instant
 from mulle.core.settings import load_settings
 from mulle.loop.replay.play import Drill, ReplayOptions, replay
 folder, home = sys.argv[1], sys.argv[2]
-start, end = instant("2024-01-18"), instant("2024-02-06")
+start, end = instant("2024-01-23"), instant("2024-02-06")
 parts = wire(load_settings({"project": folder, "home": home}, {}), clock=ReplayClock(start))
-drills = (Drill(kind="bad_batch", at=instant("2024-01-20")), Drill(kind="shuffled_targets", at=instant("2024-01-21")))
+drills = (Drill(kind="bad_batch", at=instant("2024-01-24")), Drill(kind="shuffled_targets", at=instant("2024-01-25")))
 options = ReplayOptions(start=start, end=end, drills=drills)
 account = replay(parts, "minutes", options, lambda said: None)
 windows = [[str(w.start), w.mature, w.rows, str(w.signals), str(w.performance)] for w in parts.metadata.windows.of("minutes")]

@@ -22,10 +22,10 @@ POLICIES = ("frozen", "every-window", "declared", "swift:cooldown=2d,rollout=imm
 
 
 def replaying(folder: Path, *words: str) -> list[str]:
-    """The command; its words beside the policies of a replay of ten days in which the world changes."""
+    """The command; its words beside the policies of a replay of eight days in which the world changes."""
     asked = [part for policy in POLICIES for part in ("--policy", policy)]
     command = [sys.executable, "-m", "mulle", "--project", str(folder), "replay", "minutes", "--json"]
-    return [*command, "--from", "2024-01-22", "--to", "2024-02-01", *asked, *words]
+    return [*command, "--from", "2024-01-24", "--to", "2024-02-01", *asked, *words]
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def test_policies_stand_side_by_side_with_figures_of_their_own(compared: dict[st
     assert {p["requests"] for p in found.values()} == {accounts["frozen"]["rows"]}
     assert {p["failed_requests"] for p in found.values()} == {0}
     assert (found["frozen"]["retrainings"], found["frozen"]["promotions"]) == (0, 0)
-    assert (found["every-window"]["retrainings"], found["every-window"]["promotions"]) == (10, 10)
-    assert 1 <= found["declared"]["retrainings"] < 10
+    assert (found["every-window"]["retrainings"], found["every-window"]["promotions"]) == (8, 8)
+    assert 1 <= found["declared"]["retrainings"] < 8
     assert found["frozen"]["alerts"] >= 1, "a frozen model is watched like any other"
     assert found["every-window"]["score"] < 0.9 * found["frozen"]["score"]
     assert found["every-window"]["cpu_seconds"] > found["frozen"]["cpu_seconds"] > 0
@@ -114,4 +114,4 @@ def test_the_page_needs_no_network_and_names_every_policy_and_run(compared: dict
     page = compared["page"].read_text()
     assert "<script src=" not in page
     assert all(name in page for name in compared["anew"]["policies"])
-    assert page.count("policy every-window: a window of 1 days ended") == 10
+    assert page.count("policy every-window: a window of 1 days ended") == 8

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from commands import command
 
 from mulle.bootstrap.parts import wire
 from mulle.core.records.deployment import champion_of
@@ -56,9 +57,7 @@ def write(folder: Path, number: int) -> None:
 @pytest.fixture(scope="module")
 def mulle(project: Path) -> Run:
     def run(*arguments: str, code: int = 0) -> dict:
-        done = subprocess.run(
-            [*MULLE, *arguments, "--json"], cwd=project, capture_output=True, text=True, timeout=240, check=False
-        )
+        done = command(project, *arguments, "--json")
         assert done.returncode == code, f"{arguments}: {done.stdout}\n{done.stderr}"
         return dict(json.loads(done.stdout if code == 0 else done.stderr))
 

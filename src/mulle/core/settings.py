@@ -54,6 +54,9 @@ class Settings:
     runs_at_once: int = field(
         default=0, metadata={"doc": "most runs under way at once; 0: one, and on PostgreSQL as many as there are workers"}
     )
+    stage_limit: str = field(
+        default="6h", metadata={"doc": "longest that a compute process may take for a stage that has no bound of its own"}
+    )
     keep: str = field(default="30d", metadata={"doc": "how long `mulle gc` keeps what no retained record needs"})
     compute: str = field(default="local", metadata={"doc": "where training computes: local, dask://host:port or dask://local"})
     clock: str = field(default="wall", metadata={"doc": "what serving takes as now: wall, or rows (each row's own time; replay)"})

@@ -293,15 +293,15 @@ def _edges(values: NDArray[np.float32]) -> list[float]:
 
 def _count_number(values: pl.Series, entry: Json) -> Json:
     array = _number(values)
-    valid = array[~np.isnan(array)]
-    edges = np.asarray(entry["edges"], dtype=np.float32)
-    counts = np.bincount(np.searchsorted(edges, valid, side="left"), minlength=len(edges) + 1)
-    finite = valid[np.isfinite(valid)]
+    nulls = int(np.count_nonzero(np.isnan(array)))
+    # A few comparisons of a whole column are many times faster than a search for each value.
+    below = [int(np.count_nonzero(array <= edge)) for edge in np.asarray(entry["edges"], dtype=np.float32)]
+    finite = array if np.isfinite(array).all() else array[np.isfinite(array)]
     return {
         "kind": "number",
         "edges": entry["edges"],
-        "counts": [int(c) for c in counts],
-        "nulls": int(array.size - valid.size),
+        "counts": np.diff([0, *below, array.size - nulls]).tolist(),
+        "nulls": nulls,
         "rows": int(array.size),
         "low": float(finite.min()) if finite.size else None,
         "high": float(finite.max()) if finite.size else None,

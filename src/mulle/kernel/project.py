@@ -79,7 +79,8 @@ def code_files(folder: Path) -> tuple[Path, ...]:
     found = []
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).parts
-        if not any(p in _SKIPPED or p.startswith(".") for p in parts[:-1]):
+        # An editor's lock is a link to nowhere, and a pipe would be read for ever.
+        if not any(p in _SKIPPED or p.startswith(".") for p in parts[:-1]) and path.is_file():
             found.append(path)
     return tuple(found)
 

@@ -290,6 +290,8 @@ class Engine:
         if self._closing.is_set() or pulse is None:
             return
         dead = pulse.look(tuple(self._under))
+        if any(under.returned.is_set() for under in self._under.values()):
+            return  # the next look is a moment away
         held = {claim.run: claim for claim in self._queue.held(pulse.worker)}
         for under in tuple(self._under.values()):
             if under.run not in held and not under.returned.is_set():

@@ -20,9 +20,9 @@ from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
 from mulle.loop.batch.schedule import Schedule
 from mulle.loop.data.ingest import all_datasets, ingest, needed
-from mulle.loop.data.online import refresh_online
+from mulle.loop.data.online import refresh_online, take_back
 from mulle.loop.data.outcomes import label_from_datasets
-from mulle.loop.declared import note_broken, note_good
+from mulle.loop.declared import Trial, note_broken, note_good
 from mulle.loop.engine import Engine
 from mulle.loop.monitoring.telling import Teller
 from mulle.loop.operate import enqueue, snapshot_code, start_wanted
@@ -31,6 +31,7 @@ from mulle.loop.rollout.route import publish_routes
 from mulle.loop.runner import open_engine
 from mulle.loop.server import InferenceServer
 from mulle.loop.tick import tick
+from mulle.loop.training.tracked import CatchUp
 
 __all__ = ["Live", "up"]
 
@@ -38,6 +39,9 @@ log = logging.getLogger("mulle.loop")
 
 _AHEAD = 2
 """How many looks ahead histories are filled, so that a request just after a tick finds one; corrected as rows come in."""
+
+_PATIENCE = 5.0
+"""Seconds that a look waits for a changed project file to load; the next look asks again."""
 
 Control = Callable[[Callable[[], Parts]], None]
 """Serves the control plane until the process is told to stop; takes what gives the parts in force."""
@@ -81,9 +85,12 @@ class Live:
         self._thread = threading.Thread(target=self._run, name="mulle-loop", daemon=True)
         self._submitted: set[str] = set()
         self._refused = ""
+        self._trial: Trial | None = None
         self._tidied = parts.clock.now()
+        self._looked_at: datetime | None = None
         self._looked: dict[str, tuple[int, datetime]] = {}
         self._batches = Schedule()
+        self._catching = CatchUp()
         self._teller = Teller(parts.metadata.outbox, parts.receivers, parts.clock, parts.settings.alerts_digest)
 
     def start(self) -> None:
@@ -97,7 +104,10 @@ class Live:
         """Stop ticking, let the server finish what it took, and drain the log once more."""
         self._stopping.set()
         self._thread.join(timeout=60)
+        if self._trial is not None:
+            self._trial.close()
         self._teller.stop()
+        self._catching.stop()
         self._server.stop()
         drain(log_folder(self.parts.settings.home), self.parts.lake, now=self.parts.clock.now())
 
@@ -108,6 +118,9 @@ class Live:
         self._ingest(running)
         # Only now is what was just published available, and it is wanted at once.
         now = self.parts.clock.now()
+        if self._looked_at is None or now < self._looked_at:
+            take_back(self.parts, now)
+        self._looked_at = now
         refresh_online(self.parts, now, until=now + _AHEAD * duration(self.parts.settings.tick))
         folder = log_folder(self.parts.settings.home)
         label_from_datasets(self.parts, now=now, looked=self._looked)
@@ -115,6 +128,7 @@ class Live:
             self.parts,
             drain=lambda: drain(folder, self.parts.lake, now=now),
             busy=frozenset(r.model for r in running),
+            failed=_not_looked_at,
         )
         drain(log_folder(self.parts.settings.home / STAGING), self.parts.lake, now=now, environment=STAGING)
         for kind, model, text in seen.happenings:
@@ -126,7 +140,7 @@ class Live:
         for run in running:
             self._submit(run)
         self._batches.look(self.parts)
-        if now - self._tidied >= _TIDIED:
+        if not timedelta(0) <= now - self._tidied < _TIDIED:
             self._tidied = now
             self._tidy()
 
@@ -173,6 +187,7 @@ class Live:
                 # One bad look must not end the loop; the next one may succeed.
                 log.exception("tick failed")
             self._teller.look()
+            self._catching.look(self.parts)
             self._stopping.wait(pause)
 
     def _submit(self, run: Run) -> None:
@@ -184,6 +199,9 @@ class Live:
     def _reload(self) -> None:
         folder, home = self.parts.settings.project, self.parts.settings.home
         code = hash_code(folder)
+        if self._trial is not None and self._trial.code != code:
+            self._trial.close()
+            self._trial = None
         if code == self._refused:
             return
         if code == self.parts.project.code:
@@ -192,7 +210,13 @@ class Live:
                 note_good(home)
                 log.info("project.py is again the one in force")
             return
+        # What never ends, or ends its process, must do so elsewhere.
+        self._trial = self._trial or Trial(folder, code)
+        if not self._trial.over(_PATIENCE):
+            return
+        trial, self._trial = self._trial, None
         try:
+            trial.check()
             parts = replace(self.parts, project=load_project(folder))
         except MulleError as error:
             self._refused = code
@@ -206,3 +230,11 @@ class Live:
         self.parts, self._refused = parts, ""
         note_good(home)
         log.info("project.py has changed and is in force")
+
+
+def _not_looked_at(model: str, error: Exception) -> None:
+    # A model with a bundle that cannot be read, say, is no reason to leave the others alone.
+    if isinstance(error, MulleError):
+        log.error("%s was not looked at: %s; %s", model, error.detail, error.next, extra={"model": model})
+    else:
+        log.error("%s was not looked at", model, exc_info=error, extra={"model": model})

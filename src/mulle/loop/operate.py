@@ -22,7 +22,8 @@ from mulle.kernel.project import code_files, git_commit, release_of
 from mulle.lifecycle.rollout.plan import canary_of, first_deployment, note, roll_back, start_release
 from mulle.lifecycle.rollout.plan import promote as promote_challenger
 from mulle.loop.parts import Parts
-from mulle.loop.rollout.route import project_aliases, publish_routes
+from mulle.loop.rollout.route import publish_routes
+from mulle.loop.training.tracked import tell_aliases
 
 __all__ = [
     "ONLY", "TAKES", "add_deployment", "add_deployments", "champion", "deploy", "enqueue", "pause", "pausing", "promote",
@@ -300,7 +301,7 @@ def add_deployments(parts: Parts, deployments: Sequence[Deployment]) -> None:
         return
     for model in dict.fromkeys(deployment.model for deployment in deployments):
         if not key_of(model):  # members are not registered in MLflow one by one
-            project_aliases(parts, model)
+            tell_aliases(parts, model)
 
 
 def start_wanted(parts: Parts, wanted: Sequence[tuple[str, Cause]]) -> list[Run]:

@@ -13,6 +13,7 @@ from mulle.core.errors import Conflict, MulleError, UsageError
 from mulle.core.hashing import derived_id
 from mulle.core.ports.source import SourceReader
 from mulle.core.records.base import Cause, Json
+from mulle.core.records.deployment import PRODUCTION, STAGING
 from mulle.core.records.run import FINAL, Run, RunEvent
 from mulle.core.settings import Settings
 from mulle.kernel.faults import point
@@ -24,6 +25,7 @@ from mulle.loop.place import ENGINE, shared_journal, workers_here
 from mulle.loop.rollout.route import publish_routes
 from mulle.loop.steps import Steps
 from mulle.loop.tracing import trace_run
+from mulle.loop.training.tracked import CatchUp
 
 __all__ = ["Progress", "Recorder", "await_run", "open_engine", "run_model", "work"]
 
@@ -42,9 +44,10 @@ class Recorder:
     def __init__(self, parts: Parts, progress: Progress | None = None) -> None:
         self._parts, self._progress = parts, progress
 
-    def state(self, run: str, state: str, reason: str) -> None:
+    def state(self, run: str, state: str, reason: str, next: str = "") -> None:
         """Note a run's new state."""
-        self._add(run, "state", state, "", 0.0, {"reason": reason} if reason else {})
+        said = {"reason": reason, "next": next}
+        self._add(run, "state", state, "", 0.0, {name: text for name, text in said.items() if text})
         if self._progress:
             self._progress(run, "state", state, 0.0)
 
@@ -92,6 +95,7 @@ def open_engine(
     """
     told = None if progress is None else lambda run, said: progress(run, "members", said, 0.0)
     steps = Steps(parts, lag=lag or timedelta(0), replay=replay, readers=readers, told=told)
+    catching = CatchUp()
     shared = shared_journal(parts.settings.journal, parts.settings.database)
     engine = Engine(
         parts.settings.home,
@@ -107,19 +111,28 @@ def open_engine(
             held.callback(hold(parts.settings.home / ENGINE).release)
         engine.start()
         try:
-            publish_routes(parts)
-            # A run that was recorded by a process that died before it queued it would wait for ever.
-            for state in ("running", "queued"):
-                for run in reversed(parts.metadata.runs.list(state=state, limit=_WAITING)):
-                    enqueue(parts, run)
+            _make_good(parts)
+            catching.look(parts)
             yield engine
         finally:
             engine.close()
+            catching.stop()
             # What could not be started is nothing to close, and its error has ended the run already.
             with suppress(MulleError):
                 parts.compute().close()
             if parts.traces is not None:
                 parts.traces.flush()
+
+
+def _make_good(parts: Parts) -> None:
+    """Do what a process that died left undone: the routes may not follow the last deployments, nor the queue the runs."""
+    for environment in (PRODUCTION, STAGING):
+        if environment == PRODUCTION or parts.metadata.deployments.count(environment):
+            publish_routes(parts, environment=environment)
+    # A run that was recorded by a process that died before it queued it would wait for ever.
+    for state in ("running", "queued"):
+        for run in reversed(parts.metadata.runs.list(state=state, limit=_WAITING)):
+            enqueue(parts, run)
 
 
 def work(parts: Parts, stop: Event, ready: Callable[[], None]) -> None:

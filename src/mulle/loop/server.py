@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import os
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 from urllib.error import URLError
@@ -24,6 +26,8 @@ from mulle.core.settings import Settings
 __all__ = ["InferenceServer", "end_left_server", "environment", "free_port", "inference_server"]
 
 _GRACE = 20.0
+
+_PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process gets when its parent ends
 
 
 class InferenceServer:
@@ -37,10 +41,13 @@ class InferenceServer:
     ----------
     settings : Settings
         Resolved; the process gets them through its environment.
+    outlives : bool
+        False: it ends with the process that started it, however that ends (on Linux; elsewhere only where it ends in order).
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, outlives: bool = True) -> None:
         self._settings = settings
+        self._outlives = outlives
         self._log = settings.home / "serve.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._generation = 0
@@ -63,8 +70,9 @@ class InferenceServer:
                 stdout=log,
                 stderr=log,
                 pass_fds=(lock.fileno(),),
+                # Said by the process itself: a loop that is killed at this moment leaves no server that nobody can name.
+                preexec_fn=partial(_begin, lock.fileno(), os.getpid(), self._outlives),
             )
-            lock.write(str(self._process.pid))
 
     @property
     def address(self) -> tuple[str, int]:
@@ -131,8 +139,8 @@ class InferenceServer:
 
 @contextmanager
 def inference_server(settings: Settings) -> Iterator[InferenceServer]:
-    """Run the inference server while the block runs; ready when the block begins."""
-    server = InferenceServer(settings)
+    """Run the inference server while the block runs, and no longer; ready when the block begins."""
+    server = InferenceServer(settings, outlives=False)
     server.start()
     try:
         server.wait_ready()
@@ -171,6 +179,14 @@ def free_port(host: str) -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def _begin(descriptor: int, parent: int, outlives: bool) -> None:
+    os.write(descriptor, str(os.getpid()).encode())
+    if not outlives and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before it could be asked to tell
+            os._exit(1)
 
 
 def _take_over(lock: TextIO) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
-from mulle.core.errors import LostFence, MulleError, Refused
+from mulle.core.errors import Deadline, LostFence, MulleError, Refused
 from mulle.core.records.base import Json, to_json
 from mulle.core.records.run import FURTHER, STAGES
 from mulle.kernel.faults import point
@@ -36,8 +36,8 @@ T = TypeVar("T")
 class Observer(Protocol):
     """What is told about runs. A stage that runs again after a crash tells again: writing must be idempotent."""
 
-    def state(self, run: str, state: str, reason: str) -> None:
-        """Note a run's new state (`mulle.core.records.run.STATES`) and, where it ended badly, why."""
+    def state(self, run: str, state: str, reason: str, next: str = "") -> None:
+        """Note a run's new state (`mulle.core.records.run.STATES`) and, where it ended badly, why and what to do."""
         ...
 
     def stage(self, run: str, name: str, state: str, seconds: float) -> None:
@@ -124,7 +124,8 @@ class Way:
                 end = outcome
                 break
             results[name] = outcome["result"]
-        return commit("end", lambda: self._end(under, end))
+        # Not committed: to be told an end again changes nothing, and a commit takes as long as a stage.
+        return self._end(under, end)
 
     def _begin(self, under: Underway, name: str, step: Step, results: Json) -> Json:
         self._retried(under, name, lambda: self._observe.state(under.run, "running", ""))
@@ -153,7 +154,7 @@ class Way:
         return outcome
 
     def _end(self, under: Underway, end: Json) -> Json:
-        self._retried(under, "end", lambda: self._observe.state(under.run, end["state"], end["reason"]))
+        self._retried(under, "end", lambda: self._observe.state(under.run, end["state"], end["reason"], end.get("next", "")))
         point("after:end")
         return end
 
@@ -167,7 +168,7 @@ class Way:
                 raise StoppedError from error
             except MulleError as error:
                 _stop_if(under.leaving)
-                if not error.retryable or attempt == ATTEMPTS:
+                if not _worth_trying(error) or attempt == ATTEMPTS:
                     raise
                 log.warning("%s: %s; attempt %d of %d follows", name, error, attempt + 1, ATTEMPTS)
                 under.leaving.wait(self.backoff * 2 ** (attempt - 1))
@@ -177,6 +178,11 @@ class Way:
 def _stop_if(event: threading.Event) -> None:
     if event.is_set():
         raise StoppedError
+
+
+def _worth_trying(error: MulleError) -> bool:
+    # What took all of its time would take it again.
+    return error.retryable and not isinstance(error, Deadline)
 
 
 def _plain(result: Json) -> Json:
@@ -189,7 +195,7 @@ def _ending(run: str, name: str, error: Exception) -> Json:
     if isinstance(error, Refused):
         return {"state": "rejected", "reason": error.detail}
     if isinstance(error, MulleError):
-        tried = f" ({ATTEMPTS} attempts)" if error.retryable else ""
+        tried = f" ({ATTEMPTS} attempts)" if _worth_trying(error) else ""
         return {"state": "failed", "reason": f"{name}: {error.detail}{tried}", "next": error.next}
     log.error("run %s, %s", run, name, exc_info=error)
     return {"state": "failed", "reason": f"{name}: {type(error).__name__}: {error}"}

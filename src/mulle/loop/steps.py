@@ -7,13 +7,11 @@ after a crash writes the same thing again. Compute happens in child processes (`
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from mulle.core.clock import duration
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.model import Model
 from mulle.core.declare.rollout import immediate
@@ -23,7 +21,7 @@ from mulle.core.ports.source import SourceReader
 from mulle.core.records.base import Cause, Json, from_json, to_json
 from mulle.core.records.dataset import CheckResult, DatasetVersion, Quarantine
 from mulle.core.records.model import ModelVersion, Parity
-from mulle.core.records.run import GateResult, Run, RunEvent, Trial, run_stages
+from mulle.core.records.run import GateResult, Run, RunEvent, Trial
 from mulle.kernel.faults import point
 from mulle.lifecycle.data.stage import Staged, staged_rows
 from mulle.loop.data.ingest import audit, ingest_labels, needed, publish_staged, stage_new
@@ -35,8 +33,8 @@ from mulle.loop.rollout.release import begin_release, note_unreleased
 from mulle.loop.training.changes import declared
 from mulle.loop.training.fleet import Fleet, left_out, settings_in_force
 from mulle.loop.training.imported import OPTION, instead_of_search
-from mulle.loop.training.leavings import pages, write_leavings
 from mulle.loop.training.refit import settings_kept
+from mulle.loop.training.tracked import tell_run
 
 __all__ = ["UNGATED", "Steps"]
 
@@ -214,14 +212,14 @@ class Steps:
         self.parts.metadata.runs.add_gates(run_id, gates)
         point("during:gate:recorded")
         if not answer["accepted"] and not run.options.get(UNGATED):
-            self._log(run_id, results, gates)
+            tell_run(self.parts, run, results)
             failed = "; ".join(f"{g.gate}: {g.reason}" for g in gates if g.verdict in ("fail", "not_enough_evidence"))
             # A fleet's members go on by themselves, beside the shared model that there is.
             return {**answer, "rejected" if model.each is None else "held_back": failed}
         return answer
 
     def register(self, run_id: str, results: Json) -> Json:
-        """Give the bundle a version number, and tell MLflow."""
+        """Give the bundle a version number, and tell MLflow; one that is away is told later."""
         run, model = self._run(run_id)
         if why := left_out(run, results):
             return {"skipped": why}
@@ -247,9 +245,8 @@ class Steps:
             )
         )
         point("during:register")
-        tracked = self._log(run_id, results, self.parts.metadata.runs.gates(run_id), version)
+        tracked = tell_run(self.parts, run, results, version)
         point("during:register:tracked")
-        self.parts.metadata.models.set_tracking(version.id, tracked)
         return {"version": version.version, "tracking": tracked}
 
     def roll_out(self, run_id: str, results: Json) -> Json:
@@ -289,28 +286,6 @@ class Steps:
         # A replay's first model is there when the replay begins; later ones take their declared time.
         return run.created_at if run.options.get("first") else run.created_at + self.lag
 
-    def _log(
-        self, run_id: str, results: Json, gates: Sequence[GateResult], version: ModelVersion | None = None
-    ) -> dict[str, str]:
-        run, _ = self._run(run_id)
-        home, runs, tracking = self.parts.settings.home, self.parts.metadata.runs, self.parts.tracking()
-        data = [from_json(DatasetVersion, v) for v in results["publish"]["versions"].values()]
-        trials, stages = runs.trials(run_id), [s for s in run_stages(runs.events(run_id)) if s.state == "done"]
-        metrics = results["evaluate"]["metrics"] | {f"seconds.{s.name}": s.seconds for s in stages}
-        tags = {"mulle.code": run.code, "mulle.git": run.git or "", "mulle.causes": "; ".join(c.why for c in run.causes)}
-        tags |= {f"mulle.data.{v.dataset}": str(v.version) for v in data}
-        tags |= {"mulle.resources.cpus": str(os.cpu_count()), "mulle.resources.processes": str(self.parts.settings.processes)}
-        if chosen := results["search"].get("selection"):
-            tags["mulle.selection"] = f"{chosen['by']}: {len(chosen['kept'])} of {len(chosen['scores'])}"
-            tags["mulle.features"] = ", ".join(chosen["kept"])
-        with TemporaryDirectory() as folder:
-            code, project = home / "code" / run.code, self.parts.settings.project
-            tags |= write_leavings(Path(folder), run, trials, gates, code=code, project=project)
-            shown = pages(trials, results)
-            parent = tracking.log_run(run, trials, metrics, gates, tags, data=data, files=Path(folder), pages=shown)
-        point("during:log")
-        return {"run_id": parent} if version is None else tracking.register(version, Path(version.address), parent)
-
     def _kept(self, name: str, run_id: str, results: Json, *, timeout: float | None = None, **arguments: object) -> Json:
         # What is recorded and what the run goes on with must be one answer: clocks decide when a search ends, so a step
         # that runs again would find other trials than those that are recorded.
@@ -346,6 +321,8 @@ class Steps:
     def _call(self, name: str, arguments: Json, timeout: float | None) -> Json:
         settings = {k: str(v) for k, v in to_json(self.parts.settings).items()}
         asked = {"name": name, "settings": settings, "arguments": arguments}
+        # The user's own functions run there: one that never ends must not hold the model up for ever.
+        timeout = timeout or duration(self.parts.settings.stage_limit).total_seconds()
         answer = self.parts.compute().call(_TASK, asked, timeout=timeout, owner=str(arguments["run"]))
         point(f"during:{name}")
         return answer

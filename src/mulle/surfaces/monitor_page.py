@@ -8,7 +8,7 @@ from html import escape
 from mulle.core.records.base import Json
 from mulle.surfaces.figures_page import figures_page
 
-__all__ = ["monitor_page", "worst_first"]
+__all__ = ["monitor_page", "nothing_yet", "worst_first"]
 
 _DRAWN = 12
 
@@ -19,18 +19,28 @@ def worst_first(windows: Sequence[Json]) -> list[Json]:
     Returns
     -------
     list of dict
-        ``feature``, ``signal``, ``values`` (by window, None where it was not measured), ``last`` (as it was measured last)
-        and ``alarms`` (in how many windows).
+        ``feature``, ``signal``, ``values`` (by window, None where it was not measured), ``last`` (of the newest
+        window) and ``alarms`` (in how many windows).
     """
     found: dict[tuple[str, str], Json] = {}
     for place, window in enumerate(windows):
         for told in window["signals"]:
             named = {"feature": told["feature"], "signal": told["signal"]}
-            blank = {**named, "values": [None] * len(windows), "last": told, "alarms": 0}
+            nothing = {**told, "value": None, "p_value": None, "verdict": "-"}
+            blank = {**named, "values": [None] * len(windows), "last": nothing, "alarms": 0}
             line = found.setdefault((told["feature"], told["signal"]), blank)
-            line["values"][place], line["last"] = told["value"], told
+            line["values"][place] = told["value"]
+            line["last"] = told if place == len(windows) - 1 else line["last"]
             line["alarms"] += told["verdict"] == "alarm"
     return sorted(found.values(), key=_calm)
+
+
+def nothing_yet(view: Json) -> str:
+    """Say why there is no window, and when there will be one."""
+    if view["champion"] is None:
+        return f"no version of {view['model']} answers yet"
+    upcoming = f"; the one under way ends by {view['next_window']}" if view["next_window"] else ""
+    return f"no window has ended{upcoming}"
 
 
 def monitor_page(view: Json) -> str:
@@ -47,6 +57,8 @@ def monitor_page(view: Json) -> str:
         HTML; plotly.js is inside.
     """
     windows = view["windows"]
+    if not windows:
+        return figures_page(view["model"], f"<p>{escape(nothing_yet(view))}</p>", {})
     ranked = worst_first(windows)
     figures = {"performance": _performance(windows)} if any(w["performance"] for w in windows) else {}
     at = [w["end"] for w in windows]

@@ -77,14 +77,16 @@ class OpenProject:
 
         return history_view(self._parts, model, at=at)
 
-    def replay(self, model: str, start: str | datetime, end: str | datetime, *, policies: Sequence[str] = ()) -> dict[str, Any]:
+    def replay(
+        self, model: str, start: str | datetime, end: str | datetime, *, policies: Sequence[str] = (), step: str = "1d"
+    ) -> dict[str, Any]:
         """Play the loop over history, each policy in a home of its own; return what ``mulle replay --json`` prints."""
-        from mulle.core.clock import instant
+        from mulle.core.clock import duration, instant
         from mulle.surfaces.replays import play
 
         self._parts.project.model(model)
         span = (instant(start), instant(end))
-        return play(self._parts.settings, self._parts.project, model, *span, lambda _: None, policies)
+        return play(self._parts.settings, self._parts.project, model, *span, lambda _: None, policies, duration(step))
 
     def status(self) -> dict[str, Any]:
         """Say how each model stands."""

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mulle.core.declare.project import Project
     from mulle.loop.lock import Lock
     from mulle.loop.replay.history import Past
-    from mulle.loop.replay.play import Said
+    from mulle.loop.replay.play import ReplayOptions, Said
     from mulle.loop.replay.policy import Policy
 
 __all__ = ["play", "replay_settings"]
@@ -46,6 +46,7 @@ def play(
     end: datetime,
     said: Said,
     policies: Sequence[str] = (),
+    step: timedelta = timedelta(days=1),
 ) -> Json:
     """Play a model's past once per policy, each in a home of its own, and give the accounts side by side.
 
@@ -62,7 +63,9 @@ def play(
     said : callable
         Told what happens.
     policies : sequence of str
-        As `loop.replay_policy.read_policies` takes them; by default what is declared, beside a frozen model.
+        As `loop.replay.policy.read_policies` takes them; by default what is declared, beside a frozen model.
+    step : timedelta
+        Between two looks of the loop.
 
     Returns
     -------
@@ -80,34 +83,50 @@ def play(
     from mulle.core.clock import rfc3339
     from mulle.core.errors import UsageError
     from mulle.loop.replay.compare import compared
+    from mulle.loop.replay.play import ReplayOptions
     from mulle.loop.replay.policy import read_policies, varied
 
     if end <= start:
         raise UsageError(f"the replay would end at {rfc3339(end)}, before it starts", next="give --to after --from")
+    if step <= timedelta(0):
+        raise UsageError("the loop would look for ever without a step between two looks", next="give --step 1d")
     asked = read_policies(policies or ["declared"])
     projects = {policy.name: varied(project, model, policy) for policy in asked}
     past = _past(settings, project, model)
-    question: Json = {
+    options = ReplayOptions(start=start, end=end, step=step)
+    question = _question(settings, project, model, options, asked, past)
+    folder, lock = _opened(settings, question)
+    try:
+        accounts = {
+            p.name: _played(settings, folder, projects[p.name], model, replace(options, policy=p), past, said) for p in asked
+        }
+    finally:
+        lock.release()
+    first = accounts[asked[0].name]
+    told = {"id": folder.name, "created_at": json.loads((folder / _QUESTION).read_text())["created_at"], "html": None}
+    told |= {"home": str(folder / asked[-1].name)}
+    told |= {name: first[name] for name in ("model", "metric", "from", "to", "rows", "labelled", "never", "connections")}
+    answer = {**told, "seed": settings.seed, **compared(accounts), "accounts": accounts}
+    _write(folder / _ANSWER, answer)
+    return answer
+
+
+def _question(
+    settings: Settings, project: Project, model: str, options: ReplayOptions, asked: Sequence[Policy], past: Past
+) -> Json:
+    """Say what was asked, so that a replay that was killed is known again."""
+    from mulle.core.clock import rfc3339
+
+    return {
         "model": model,
-        "from": rfc3339(start),
-        "to": rfc3339(end),
+        "from": rfc3339(options.start),
+        "to": rfc3339(options.end),
+        "step": options.step.total_seconds(),
         "policies": [[p.name, p.every_window, [list(c) for c in p.changes]] for p in asked],
         "seed": settings.seed,
         "code": project.code,
         "data": past.fingerprint(),
     }
-    folder, lock = _opened(settings, question)
-    try:
-        accounts = {p.name: _played(settings, folder, projects[p.name], model, (start, end), p, past, said) for p in asked}
-    finally:
-        lock.release()
-    first = accounts[asked[0].name]
-    told = {"id": folder.name, "created_at": json.loads((folder / _QUESTION).read_text())["created_at"]}
-    told |= {"home": str(folder / asked[-1].name), "html": None}
-    told |= {name: first[name] for name in ("model", "metric", "from", "to", "rows", "labelled", "never", "connections")}
-    answer = {**told, "seed": settings.seed, **compared(accounts), "accounts": accounts}
-    _write(folder / _ANSWER, answer)
-    return answer
 
 
 def _past(settings: Settings, project: Project, model: str) -> Past:
@@ -129,18 +148,17 @@ def _played(
     folder: Path,
     project: Project,
     model: str,
-    span: tuple[datetime, datetime],
-    policy: Policy,
+    options: ReplayOptions,
     past: Past,
     said: Said,
 ) -> Json:
     """Play one policy, or give what was found when it was played before."""
     from mulle.bootstrap.parts import wire
     from mulle.core.clock import ReplayClock, rfc3339
-    from mulle.loop.replay.play import ReplayOptions, replay
+    from mulle.loop.replay.play import replay
     from mulle.loop.server import end_left_server
 
-    start, end = span
+    start, policy = options.start, options.policy
     path, inner = folder / f"{policy.name}.json", replay_settings(settings, f"{folder.name}/{policy.name}")
     if path.exists():
         said({"kind": "policy", "at": rfc3339(start), "text": f"policy {policy.name} was played before", "requests": 0})
@@ -150,7 +168,6 @@ def _played(
         shutil.rmtree(inner.home)
     said({"kind": "policy", "at": rfc3339(start), "text": f"policy {policy.name}", "requests": 0})
     parts = wire(inner, clock=ReplayClock(start), project=project)
-    options = ReplayOptions(start=start, end=end, policy=policy)
     try:
         account = replay(parts, model, options, said, past)
     finally:

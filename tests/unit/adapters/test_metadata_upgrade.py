@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -15,6 +16,8 @@ from mulle.adapters.metadata.connect import open_database, open_metadata
 from mulle.adapters.metadata.migrate import head
 from mulle.adapters.metadata.tables import HEAD, metadata
 from mulle.core.errors import UsageError
+
+POSTGRES = os.environ.get("MULLE_TEST_POSTGRES", "")
 
 
 def url(folder: Path) -> str:
@@ -136,3 +139,46 @@ def test_what_the_last_release_wrote_is_there_after_the_upgrade(tmp_path: Path) 
     assert store.deployments.canaries() == ["m"]
     with open_database(url(tmp_path)).read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+@pytest.mark.skipif(not POSTGRES, reason="MULLE_TEST_POSTGRES names no server")
+def test_on_postgresql_the_tables_are_kept_in_a_schema_beside_before_they_are_upgraded() -> None:
+    import psycopg
+    from alembic.operations import Operations
+
+    from mulle.adapters.metadata.migrations.versions import r0001_chain, r0002_audits
+    from mulle.core.clock import WallClock
+    from mulle.core.hashing import new_id
+
+    name = f"upgrade_{new_id(WallClock().now()).lower()}"
+    where = POSTGRES.rpartition("/")[0] + f"/{name}"
+    with psycopg.connect(POSTGRES, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        connection.execute(f'CREATE ROLE "{name}" LOGIN')
+    try:
+        engine = create_engine(where.replace("postgresql:", "postgresql+psycopg:"))
+        with engine.begin() as made:
+            op = Operations(MigrationContext.configure(made))
+            r0001_chain.upgrade(op)
+            r0002_audits.upgrade(op)
+            made.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"))
+            made.execute(text("INSERT INTO alembic_version VALUES ('0002')"))
+            made.execute(text("INSERT INTO runs (id, model, created_at, record) VALUES ('r', 'm', 0, '{}')"))
+            made.execute(text(f'GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{name}"'))
+        engine.dispose()
+        # Who may not make the copy is told what to do, and nothing is changed.
+        with pytest.raises(UsageError, match="may not make the schema mulle_0002") as caught:
+            open_metadata(f"postgresql://{name}@{where.rpartition('@')[2]}")
+        assert caught.value.next == f'as its owner: `CREATE SCHEMA "mulle_0002" AUTHORIZATION "{name}"`, then start again'
+        with psycopg.connect(where) as connection:
+            assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
+        database = open_database(where)
+        with database.read() as connection:
+            assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == HEAD
+            assert connection.execute(text("SELECT version_num FROM mulle_0002.alembic_version")).scalar() == "0002"
+            assert connection.execute(text("SELECT id FROM mulle_0002.runs")).scalar() == "r"
+        database.engine.dispose()
+    finally:
+        with psycopg.connect(POSTGRES, autocommit=True) as connection:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+            connection.execute(f'DROP ROLE "{name}"')

@@ -24,7 +24,7 @@ class Lines:
     def read(self) -> list[str]:
         return self.path.read_text().splitlines() if self.path.exists() else []
 
-    def state(self, run: str, state: str, reason: str) -> None:
+    def state(self, run: str, state: str, reason: str, next: str = "") -> None:
         self.write(f"state {state} {reason}".strip())
 
     def stage(self, run: str, name: str, state: str, seconds: float) -> None:

@@ -1,6 +1,7 @@
-"""A worker of toy runs on a shared journal: each step's effect is a line that is published under the run's fence.
+"""A worker of toy runs: each step's effect is a line that is published under the run's fence.
 
-Usage: engine_worker.py HOME DATABASE [slow]; prints ``ready`` and works until it is killed or its input ends.
+Usage: engine_worker.py HOME DATABASE [SECONDS [go]]; prints ``ready`` and works until it is killed or its input ends. With
+``go`` it says ``warm`` first, and waits for a line, so that several begin at one moment; one that is refused prints why.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mulle.adapters.metadata.connect import open_metadata
-from mulle.core.errors import LostFence
+from mulle.core.errors import Conflict, LostFence
 from mulle.core.ports.metadata import Metadata
 from mulle.core.records.base import Cause, Json
 from mulle.core.records.model import ModelVersion
-from mulle.loop.engine import Engine, Turns
+from mulle.loop.engine import Engine, Turns, prepare
+from mulle.loop.place import shared_journal
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 STAGES = ("ingest", "features", "register", "roll_out")
 
 
 class Quiet:
-    def state(self, run: str, state: str, reason: str) -> None: ...
+    def state(self, run: str, state: str, reason: str, next: str = "") -> None: ...
 
     def stage(self, run: str, name: str, state: str, seconds: float) -> None: ...
 
@@ -65,11 +67,20 @@ def main() -> None:
     """Work until the input ends."""
     home, database = Path(sys.argv[1]), sys.argv[2]
     seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
+    if len(sys.argv) > 4:
+        prepare()
+        print("warm", flush=True)
+        sys.stdin.readline()
     metadata = open_metadata(database)
+    journal = shared_journal("", database)
     engine = Engine(
-        home, steps(home, metadata, seconds), Quiet(), metadata.queue, database=database, turns=Turns(here=1), dead=3.0
+        home, steps(home, metadata, seconds), Quiet(), metadata.queue, database=journal, turns=Turns(here=1), dead=3.0
     )
-    engine.start()
+    try:
+        engine.start()
+    except Conflict as error:
+        print("refused", error.detail, flush=True)
+        return
     print("ready", flush=True)
     threading.Thread(target=lambda: (sys.stdin.read(), engine.close(), os._exit(0)), daemon=True).start()
     threading.Event().wait()

@@ -27,7 +27,7 @@ class Told:
         self.stages: list[tuple[str, str, str]] = []
         self.seconds: list[float] = []
 
-    def state(self, run: str, state: str, reason: str) -> None:
+    def state(self, run: str, state: str, reason: str, next: str = "") -> None:
         self.states.append((run, state, reason))
 
     def stage(self, run: str, name: str, state: str, seconds: float) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 import pytest
 
-from mulle.core.clock import ReplayClock, rfc3339
+from mulle.core.clock import ReplayClock, WallClock, rfc3339
 from mulle.core.hashing import derived_id
 from mulle.core.records.base import Cause
 from mulle.core.records.run import RunEvent
+from mulle.loop import declared
+from mulle.loop import live as module
 from mulle.loop.data.ingest import ingest_all
 from mulle.loop.data.online import deployed_features, specs_of
+from mulle.loop.declared import project_state
 from mulle.loop.engine import Engine
 from mulle.loop.live import Live
 from mulle.loop.operate import start_run
@@ -157,3 +161,78 @@ def test_every_hour_the_small_files_of_the_lake_are_put_together(parts: Parts) -
     live.once()
     assert parts.lake.compact("data/planes") == 0
     assert parts.lake.scan("data/planes").collect().height == 5
+
+
+class Jumping:
+    """The wall clock, put forward or back."""
+
+    def __init__(self) -> None:
+        self.by = timedelta(0)
+
+    def now(self) -> datetime:
+        return WallClock().now() + self.by
+
+
+def test_after_the_clock_was_ahead_the_store_answers_for_now_again(parts: Parts) -> None:
+    clock = Jumping()
+    looking = Live(replace(parts, clock=clock), cast(Engine, Queue()))
+    looking.once()
+    clock.by = timedelta(days=9)
+    looking.once()
+    clock.by = timedelta(0)
+    looking.once()
+    assert asked(parts)["past"] == {"n": 1}
+    write(parts, "weather/b.csv", f"origin,seen,wind\nA,{rfc3339(parts.clock.now())},2.5\n")
+    looking.once()
+    assert (asked(parts)["weather"]["wind"], asked(parts)["past"]) == (2.5, {"n": 2})
+
+
+POISON = {
+    "it never ends": ("while True: pass\n", "did not load within 2 s and was ended"),
+    "it waits for ever, out of reach of signals": (
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(1000)\n",
+        "did not load within 2 s and was ended",
+    ),
+    "it ends its process": ("import os\nos._exit(3)\n", "ended the process that loaded it (exit code 3)"),
+    "it kills its process": ("import os\nos.kill(os.getpid(), 9)\n", "ended the process that loaded it (SIGKILL)"),
+    "it fails": ("this is no Python\n", "SyntaxError"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", POISON)
+def test_a_poison_project_file_leaves_the_last_good_one_in_force_and_holds_up_no_look(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    poison, told = POISON[kind]
+    if "did not load" in told:
+        monkeypatch.setattr(declared, "_LIMIT", 2.0)
+    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    home, looking = parts.settings.home, Live(parts, cast(Engine, Queue()))
+    good = (parts.settings.project / "project.py").read_text()
+    write(parts, "project.py", good + poison)
+    for number in range(1_000):
+        write(parts, "weather/b.csv", f"origin,seen,wind\nA,{rfc3339(parts.clock.now())},{number}.5\n")
+        looking.once()
+        assert asked(parts)["weather"]["wind"] == number + 0.5, "the loop goes on"
+        if project_state(home)["state"] == "broken":
+            break
+    assert told in project_state(home)["detail"]
+    assert project_state(home)["next"]
+    looking.once()
+    assert looking.parts.project is parts.project
+    # The next one may take its time, on a machine that is busy.
+    monkeypatch.setattr(declared, "_LIMIT", 300.0)
+    monkeypatch.setattr(module, "_PATIENCE", 300.0)
+    write(parts, "project.py", good + "other = ml.Dataset('other', ml.Files('other/*.csv'), key='id')\n")
+    looking.once()
+    assert "other" in looking.parts.project.datasets
+    assert project_state(home)["state"] == "good"
+
+
+def test_what_is_no_file_beside_the_project_is_not_read(parts: Parts) -> None:
+    os.mkfifo(parts.settings.project / "pipe.py")
+    (parts.settings.project / ".#project.py").symlink_to("ada@host.1:2")
+    (parts.settings.project / "folder.py").mkdir()
+    looking = Live(parts, cast(Engine, Queue()))
+    looking.once()
+    assert looking.parts.project is parts.project

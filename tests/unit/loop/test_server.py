@@ -6,17 +6,20 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from mulle.core.settings import Settings
 from mulle.kernel.routes import ROUTES, RoutingTable, write_routes
-from mulle.loop.server import InferenceServer, free_port
+from mulle.loop.server import InferenceServer, end_left_server, free_port
 
 
 @pytest.fixture
@@ -39,15 +42,15 @@ def answers(settings: Settings) -> bool:
         return probe.connect_ex((settings.host, settings.inference_port)) == 0
 
 
-def a_loop_that_dies(settings: Settings) -> None:
-    server = InferenceServer(settings)
+def a_loop_that_dies(settings: Settings, outlives: bool) -> None:
+    server = InferenceServer(settings, outlives=outlives)
     server.start()
     server.wait_ready()
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_server_outlives_its_loop_and_ends_when_the_next_one_starts(settings: Settings) -> None:
-    loop = multiprocessing.get_context("spawn").Process(target=a_loop_that_dies, args=(settings,))
+    loop = multiprocessing.get_context("spawn").Process(target=a_loop_that_dies, args=(settings, True))
     loop.start()
     loop.join(60)
     assert loop.exitcode == -signal.SIGKILL
@@ -77,3 +80,36 @@ def test_a_server_of_several_workers_starts_takes_up_routes_and_stops_as_one(set
         server.stop()
     assert not answers(settings)
     (settings.home / "serve.lock").write_text("")
+
+
+class DiedError(BaseException):
+    """A loop's death at a moment, as far as its server can tell."""
+
+
+def test_a_server_whose_loop_dies_as_it_starts_it_is_found_and_ended(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Popen(subprocess.Popen[bytes]):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            started.append(self)
+            raise DiedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mulle.loop.server.subprocess.Popen", Popen)
+        with pytest.raises(DiedError):
+            InferenceServer(settings).start()
+    assert held(settings) == started[0].pid
+    end_left_server(settings.home)
+    assert started[0].wait(20) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
+def test_the_server_of_a_replay_ends_with_it_however_that_ends(settings: Settings) -> None:
+    replay = multiprocessing.get_context("spawn").Process(target=a_loop_that_dies, args=(settings, False))
+    replay.start()
+    replay.join(60)
+    assert replay.exitcode == -signal.SIGKILL
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(held(settings)).wait(60)
+    assert not answers(settings)

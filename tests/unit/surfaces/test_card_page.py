@@ -49,7 +49,9 @@ def test_figures_are_drawn_and_the_card_is_all_there() -> None:
     assert list(shown) == ["importance", "dependence-0", "dependence-1", "learning-curve"]
     assert shown["importance"]["data"][0]["y"] == ["noise", "place"]
     assert shown["dependence-1"]["data"][0]["x"] == [0.5, 10.0]
+    assert shown["dependence-1"]["layout"]["yaxis"]["title"]["text"] == "minutes"
     assert shown["learning-curve"]["data"][0]["y"] == [3.0, 2.0]
+    assert shown["learning-curve"]["layout"]["xaxis"]["ticktext"] == ["100", "200"]
     assert "<title>air-time@3</title>" in page
     assert "<li>Made by run <code>R1</code>.</li>" in page
     assert "<td><code>place</code></td><td>a | b &lt;c&gt;</td>" in page

@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 
 from mulle import __version__
-from mulle.adapters.compute.replies import open_reply
+from mulle.adapters.compute.replies import open_reply, stopped
 from mulle.core.errors import Unavailable, UsageError
 from mulle.core.records.base import Json, to_json
 
@@ -81,6 +81,7 @@ class DaskCompute:
         self._turn = threading.BoundedSemaphore(max(1, processes))
         self._lock = threading.Lock()
         self._running: dict[Future[Json], str] = {}
+        self._stopped: set[Future[Json]] = set()
         self._closed = False
         self._ends = contextlib.ExitStack()
         try:
@@ -129,6 +130,7 @@ class DaskCompute:
             finally:
                 with self._lock:
                     self._running.pop(future, None)
+                    self._stopped.discard(future)
                 # Released also when this thread was interrupted: the worker then kills the child.
                 future.release()
         return open_reply(reply)
@@ -137,6 +139,7 @@ class DaskCompute:
         """Kill what computes for a run; its calls under way end with `Unavailable`."""
         with self._lock:
             running = [future for future, of in self._running.items() if of == owner]
+            self._stopped.update(running)
         with contextlib.suppress(Exception):  # a cluster that is gone has nothing left to cancel
             self._client.cancel(running, force=True)
 
@@ -177,6 +180,8 @@ class DaskCompute:
             except CancelledError as error:
                 if self._closed:
                     raise Unavailable(f"{task} was stopped: compute was closed", next="start it again", task=task) from None
+                if future in self._stopped:
+                    raise stopped(task) from None
                 raise Unavailable(f"the Dask scheduler of {task} went away: {error}", next="start it again", task=task) from error
             except Exception as error:  # whatever Dask says of a worker that is gone
                 said = f"{type(error).__name__}: {error}"

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mulle.adapters.compute.replies import open_reply
+from mulle.adapters.compute.replies import open_reply, stopped
 from mulle.core.errors import Deadline, Unavailable
 from mulle.core.records.base import Json, to_json
 
@@ -118,7 +118,7 @@ class LocalCompute:
             ) from None
         except OSError:
             code = self._replace(child)
-            raise _stopped(task) if call.stopped.is_set() else self._dead(task, code) from None
+            raise stopped(task) if call.stopped.is_set() else self._dead(task, code) from None
         except BaseException:
             # Interrupted between question and answer: the child's next answer would be another one's.
             self._replace(child)
@@ -162,7 +162,7 @@ class LocalCompute:
                 if self._closed:
                     raise Unavailable("compute is closed", next="start it again")
                 if call.stopped.is_set():
-                    raise _stopped(task)
+                    raise stopped(task)
             with contextlib.suppress(queue.Empty):
                 child = self._idle.get(timeout=0.5)
                 if not child.alive():
@@ -199,10 +199,6 @@ class LocalCompute:
             task=task,
             code=code,
         )
-
-
-def _stopped(task: str) -> Unavailable:
-    return Unavailable(f"{task} was stopped: its run goes on no more", next="see `mulle runs ls`", task=task)
 
 
 class _Call:

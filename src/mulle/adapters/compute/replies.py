@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mulle.core.errors import MulleError
+from mulle.core.errors import MulleError, Unavailable
 from mulle.core.records.base import Json
 
-__all__ = ["open_reply", "refusal"]
+__all__ = ["open_reply", "refusal", "stopped"]
 
 
 def refusal(error: MulleError) -> Json:
@@ -30,6 +30,11 @@ def open_reply(reply: Json) -> Json:
         return found
     told = reply["error"]
     raise _kinds().get(told["kind"], MulleError)(told["detail"], next=told["next"], **told["facts"])
+
+
+def stopped(task: str) -> Unavailable:
+    """Make the error of a call whose run was cancelled or taken over."""
+    return Unavailable(f"{task} was stopped: its run goes on no more", next="see `mulle runs ls`", task=task)
 
 
 def _kinds() -> dict[str, type[MulleError]]:

@@ -22,7 +22,7 @@ from mulle.adapters.metadata.models import SqlModels
 from mulle.adapters.metadata.outbox import SqlOutbox
 from mulle.adapters.metadata.queue import SqlQueue
 from mulle.adapters.metadata.runs import SqlRuns
-from mulle.adapters.metadata.tables import HEAD
+from mulle.adapters.metadata.tables import HEAD, metadata
 from mulle.adapters.metadata.windows import SqlWindows
 from mulle.core.errors import Unavailable, UsageError
 from mulle.core.ports.metadata import Metadata
@@ -184,6 +184,8 @@ def _upgrade(connection: Connection) -> None:
     if current != HEAD:
         if current is not None and connection.dialect.name == "sqlite":
             _keep_copy(Path(str(connection.engine.url.database)), current)
+        elif current is not None:
+            _keep_tables(connection, f"mulle_{current}")
         upgrade(connection)
 
 
@@ -197,3 +199,21 @@ def _keep_copy(path: Path, revision: str) -> None:
     with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(partial)) as target:
         source.backup(target)
     partial.replace(copy)
+
+
+def _keep_tables(connection: Connection, schema: str) -> None:
+    """Keep the tables as an earlier release left them, in a schema beside; what fails later takes the copy away again."""
+    role, name = connection.execute(text("SELECT current_user, current_database()")).one()
+    if connection.execute(text("SELECT to_regnamespace(:schema)"), {"schema": schema}).scalar() is None:
+        try:
+            with connection.begin_nested():
+                connection.execute(text(f'CREATE SCHEMA "{schema}"'))
+        except DBAPIError as error:
+            raise UsageError(
+                f"the records' database {name} is of an earlier release, and {role} may not make the schema {schema} that would "
+                "keep a copy of it",
+                next=f'as its owner: `CREATE SCHEMA "{schema}" AUTHORIZATION "{role}"`, then start again',
+            ) from error
+    there = set(connection.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")).scalars())
+    for table in sorted(there & {*metadata.tables, "alembic_version"}):
+        connection.execute(text(f'CREATE TABLE IF NOT EXISTS "{schema}"."{table}" AS TABLE "{table}"'))

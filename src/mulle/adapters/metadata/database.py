@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TypeVar
 
 from sqlalchemy import Column, ColumnElement, Connection, Engine, Select, Table, bindparam, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.sql.dml import ReturningInsert
 
 from mulle.adapters.metadata.tables import run_queue
 from mulle.core.clock import EPOCH
@@ -180,11 +182,16 @@ def _check_fence(connection: Connection) -> None:
 
 def insert_once(connection: Connection, table: Table, keys: str | Sequence[str], row: Mapping[str, object]) -> bool:
     """Insert a row inside a transaction unless its unique key is taken; return whether it was inserted."""
-    build = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    elements = [keys] if isinstance(keys, str) else list(keys)
-    statement = build(table).values(**row).on_conflict_do_nothing(index_elements=elements)
+    unique = (keys,) if isinstance(keys, str) else tuple(keys)
+    return connection.execute(_insertion(table, unique, connection.dialect.name), row).first() is not None
+
+
+@cache
+def _insertion(table: Table, keys: tuple[str, ...], dialect: str) -> ReturningInsert[str]:
+    # Made once: to build a statement takes longer than to run it.
+    build = postgresql.insert if dialect == "postgresql" else sqlite.insert
     # Asked back, not counted: drivers do not agree on the count of rows of an insert.
-    return connection.execute(statement.returning(table.c[elements[0]])).first() is not None
+    return build(table).on_conflict_do_nothing(index_elements=list(keys)).returning(table.c[keys[0]])
 
 
 def insert_many(connection: Connection, table: Table, keys: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:

@@ -75,7 +75,7 @@ def _append(connection: Connection, added: Sequence[Deployment]) -> None:
     ids = select(deployments.c.id).where(deployments.c.id.in_([deployment.id for deployment in added]))
     known = set(connection.execute(ids).scalars())
     fresh = {deployment.id: deployment for deployment in added if deployment.id not in known}
-    insert_many(connection, deployments, ["id"], [_row(deployment) for deployment in fresh.values()])
+    insert_many(connection, deployments, ["id"], _in_order(connection, list(fresh.values())))
     last = {(deployment.environment, deployment.model): deployment for deployment in fresh.values()}
     for environment in {environment for environment, _ in last}:
         models = [model for where, model in last if where == environment]
@@ -83,6 +83,19 @@ def _append(connection: Connection, added: Sequence[Deployment]) -> None:
     beside = [d for d in last.values() if any(r.mode != "champion" for r in d.routes)]
     begun = [{"environment": d.environment, "model": d.model} for d in beside]
     insert_many(connection, canaries, ["environment", "model"], begun)
+
+
+def _in_order(connection: Connection, fresh: Sequence[Deployment]) -> list[dict[str, object]]:
+    # What is appended comes last, also where the clock has gone back since the one before.
+    table, rows = deployments, [_row(deployment) for deployment in fresh]
+    newest: dict[tuple[object, object], int] = {}
+    query = select(table.c.environment, table.c.model, func.max(table.c.created_at)).group_by(table.c.environment, table.c.model)
+    for environment, model, at in connection.execute(query.where(table.c.model.in_({d.model for d in fresh}))):
+        newest[environment, model] = at
+    for row, deployment in zip(rows, fresh, strict=True):
+        name = (deployment.environment, deployment.model)
+        newest[name] = row["created_at"] = max(microseconds(deployment.created_at), newest.get(name, 0))
+    return rows
 
 
 def _row(deployment: Deployment) -> dict[str, object]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import Row, and_, case, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, FromClause, Row, and_, case, delete, func, or_, select, update
 
 from mulle.adapters.metadata.database import Database, dump, load, microseconds
 from mulle.adapters.metadata.tables import alert_events, alerts, outbox
@@ -14,6 +14,9 @@ from mulle.core.records.notice import Silence, Untold
 from mulle.core.records.window import Alert, AlertEvent
 
 __all__ = ["SqlOutbox"]
+
+_LONGEST = timedelta(hours=2)
+"""More than any pause between two attempts; a silence is no pause, but held."""
 
 
 class SqlOutbox:
@@ -24,22 +27,21 @@ class SqlOutbox:
 
     def due(self, now: datetime, limit: int = 10_000) -> Sequence[Untold]:
         """List what is to be told now, oldest first; see the port. What a silence held is always listed."""
-        at, earlier = microseconds(now), outbox.alias("earlier")
-        blocked = select(earlier.c.seq).where(
-            earlier.c.alert == outbox.c.alert, earlier.c.seq < outbox.c.seq, earlier.c.due > at, ~earlier.c.held
-        )
+        earlier = outbox.alias("earlier")
+        before = and_(earlier.c.alert == outbox.c.alert, earlier.c.seq < outbox.c.seq)
+        blocked = select(earlier.c.seq).where(before, ~_free(earlier, now))
         query = (
             select(outbox, alert_events.c.record.label("happened"), alerts.c.record)
             .join(alert_events, alert_events.c.id == outbox.c.event)
             .join(alerts, alerts.c.id == outbox.c.alert)
-            .where(or_(outbox.c.due <= at, outbox.c.held), ~blocked.exists())
+            .where(_free(outbox, now), ~blocked.exists())
         )
         with self._database.read() as connection:
             return [_untold(row) for row in connection.execute(query.order_by(outbox.c.seq).limit(limit))]
 
     def claim(self, seqs: Sequence[int], now: datetime, until: datetime) -> bool:
         """Take events for sending until an instant; False when somebody else has one of them."""
-        free = and_(outbox.c.seq.in_(seqs), or_(outbox.c.due <= microseconds(now), outbox.c.held))
+        free = and_(outbox.c.seq.in_(seqs), _free(outbox, now))
         taking = update(outbox).where(free).values(due=microseconds(until), held=False)
         with self._database.write() as connection:
             # Asked back, not counted: drivers do not agree on the count of rows.
@@ -81,6 +83,12 @@ class SqlOutbox:
         table = table_of_silences
         latest = select(func.max(table.c.seq)).group_by(table.c.model)
         return self._database.records(Silence, select(table.c.record).where(table.c.seq.in_(latest)).order_by(table.c.seq))
+
+
+def _free(table: FromClause, now: datetime) -> ColumnElement[bool]:
+    # What was put off for longer than anything is was so by a clock that was ahead.
+    at = microseconds(now)
+    return or_(table.c.due <= at, table.c.due > at + _LONGEST // timedelta(microseconds=1), table.c.held)
 
 
 def _untold(row: Row[tuple[object, ...]]) -> Untold:

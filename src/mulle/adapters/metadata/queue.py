@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, case, func, select, text, update
 
 from mulle.adapters.metadata.database import Database, fenced, insert_once
 from mulle.adapters.metadata.tables import run_queue, workers
@@ -49,9 +49,8 @@ class SqlQueue:
 
     def held(self, worker: str) -> Sequence[Claim]:
         """Return what a worker holds."""
-        query = _claims().where(run_queue.c.worker == worker, run_queue.c.ended == "").order_by(run_queue.c.seq)
         with self._database.read() as connection:
-            return [_claim(row) for row in connection.execute(query)]
+            return [_claim(row) for row in connection.execute(_HELD_BY, {"of": worker})]
 
     def end(self, run: str, state: str, token: str | None = None) -> bool:
         """Note that a run has ended; see the port."""
@@ -63,7 +62,7 @@ class SqlQueue:
     def ended(self, run: str) -> str | None:
         """Return the state that a run ended in, empty while it has not; None when it was never put here."""
         with self._database.read() as connection:
-            return connection.execute(select(run_queue.c.ended).where(run_queue.c.run == run)).scalar()
+            return connection.execute(_ENDED, {"of": run}).scalar()
 
     def unfinished(self) -> Sequence[str]:
         """List the runs that wait or run, oldest first."""
@@ -132,6 +131,11 @@ def _taken(connection: Connection, worker: str, dead: Sequence[str], at_most: in
 
 def _claims() -> Select[str, str, str, str]:
     return select(run_queue.c.run, run_queue.c.model, run_queue.c.token, run_queue.c.given)
+
+
+# Made once: an engine asks these at every look.
+_HELD_BY = _claims().where(run_queue.c.worker == bindparam("of"), run_queue.c.ended == "").order_by(run_queue.c.seq)
+_ENDED = select(run_queue.c.ended).where(run_queue.c.run == bindparam("of"))
 
 
 def _claim(row: Row[str, str, str, str]) -> Claim:

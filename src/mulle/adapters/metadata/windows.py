@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, or_, select
 
 from mulle.adapters.metadata.database import Database, dump, insert_many, microseconds
 from mulle.adapters.metadata.tables import windows as table_of_windows
@@ -51,6 +51,13 @@ class SqlWindows:
         query = query.where(table.c.mature) if mature else query
         query = query.order_by(table.c.start.desc(), table.c.mature.desc(), table.c.seq.desc()).limit(1)
         return next(iter(self._database.records(Window, query)), None)
+
+    def drop(self, model: str, now: datetime) -> None:
+        """Take away what ends after now; see the port."""
+        table = table_of_windows
+        mine = or_(table.c.model == model, table.c.model.startswith(f"{model}/", autoescape=True))
+        with self._database.write() as connection:
+            connection.execute(delete(table).where(mine, table.c.end > microseconds(now)))
 
 
 def _row(window: Window) -> dict[str, object]:

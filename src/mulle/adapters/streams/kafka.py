@@ -230,8 +230,9 @@ class KafkaStream:
                     continue
                 raise KafkaException(error)
             # A rebalance may fall into the call: what was taken before it is not ours any more.
-            if (message.topic(), message.partition()) in self._mine:
-                found.append(_message(message))
+            place = (message.topic(), message.partition())
+            if place in self._mine:
+                found.append(_message(message, place))
         return found
 
     def _transact(
@@ -371,9 +372,8 @@ class KafkaStream:
         return Unavailable(f"Kafka at {self._input.servers}: {failure.str()}{why}", next="see that the brokers run", topic=name)
 
 
-def _message(found: ck.Message) -> Message:
+def _message(found: ck.Message, place: Place) -> Message:
     kind, milliseconds = found.timestamp()
     return Message(
-        str(found.topic()), int(found.partition() or 0), int(found.offset() or 0), found.key(), found.value(),
-        milliseconds * 1000 if kind else 0, tuple(found.headers() or ()),
-    )  # fmt: skip
+        *place, found.offset() or 0, found.key(), found.value(), milliseconds * 1000 if kind else 0, tuple(found.headers() or ())
+    )

@@ -176,18 +176,27 @@ class MlflowTracking:
         version = f"models:/{name}/{number}"
         return {"folder": found, "version": version, "flavors": model.flavors, "columns": named, "local": self._near(address)}
 
-    def remove(self, run: str, *, dry_run: bool) -> int | None:
+    def held(self) -> dict[str, int]:
+        """Return the bytes of each run of ours; see the port."""
+        with self._session() as (client, experiment):
+            found = _paged(client, experiment, "tags.`mulle.run` LIKE '%'")
+            return {str(run.data.tags["mulle.run"]): _size(self._folder(run)) for run in found}
+
+    def remove(self, run: str) -> None:
         """Remove a run of ours with its trials and files; see the port."""
         with self._session() as (client, experiment):
             parent = _found(client, experiment, "mulle.run", run)
-            if parent is None:
-                return None
-            found = [*_children(client, experiment, str(parent.info.run_id)).values(), parent]
-            return sum(_removed(client, one, near=self._near(str(one.info.artifact_uri)), dry_run=dry_run) for one in found)
+            if parent is not None:
+                for one in (*_children(client, experiment, str(parent.info.run_id)).values(), parent):
+                    _remove(client, one, self._folder(one))
 
     def address(self) -> str:
         """Return the tracking URI."""
         return self._uri
+
+    def _folder(self, run: MlflowRun) -> Path | None:
+        address = str(run.info.artifact_uri)
+        return Path(unquote(urlparse(address).path)) if self._near(address) else None
 
     def _near(self, address: str) -> bool:
         # A database on another machine may name any path, also one that somebody could write to here.
@@ -233,27 +242,30 @@ def _found(client: MlflowClient, experiment: str, tag: str, value: str) -> Mlflo
 
 
 def _children(client: MlflowClient, experiment: str, parent: str) -> dict[str, MlflowRun]:
-    children: dict[str, MlflowRun] = {}
+    found = _paged(client, experiment, f"tags.`{_PARENT}` = '{parent}'")
+    return {child.data.tags.get("mulle.trial", ""): child for child in found}
+
+
+def _paged(client: MlflowClient, experiment: str, wanted: str) -> Iterator[MlflowRun]:
     token = None
     while True:
-        page = client.search_runs([experiment], f"tags.`{_PARENT}` = '{parent}'", max_results=1000, page_token=token)
-        children |= {child.data.tags.get("mulle.trial", ""): child for child in page}
+        page = client.search_runs([experiment], wanted, max_results=1000, page_token=token)
+        yield from page
         token = page.token
         if not token:
-            return children
+            return
 
 
-def _removed(client: MlflowClient, run: MlflowRun, *, near: bool, dry_run: bool) -> int:
-    folder = Path(unquote(urlparse(str(run.info.artifact_uri)).path)) if near else None
-    held = [] if folder is None else [file for file in folder.rglob("*") if file.is_file()]
-    size = sum(file.stat().st_size for file in held)
-    if not dry_run:
-        client.delete_run(run.info.run_id)
-        if folder is not None:
-            shutil.rmtree(folder.parent if folder.name == "artifacts" else folder, ignore_errors=True)
-            # As `mlflow gc` does: a run that is only marked as deleted keeps its rows.
-            client._tracking_client.store._hard_delete_run(run.info.run_id)
-    return size
+def _size(folder: Path | None) -> int:
+    return 0 if folder is None else sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _remove(client: MlflowClient, run: MlflowRun, folder: Path | None) -> None:
+    client.delete_run(run.info.run_id)
+    if folder is not None:
+        shutil.rmtree(folder.parent if folder.name == "artifacts" else folder, ignore_errors=True)
+        # As `mlflow gc` does: a run that is only marked as deleted keeps its rows.
+        client._tracking_client.store._hard_delete_run(run.info.run_id)
 
 
 def _trial_tag(trial: Trial) -> str:

@@ -100,7 +100,7 @@ class Search:
     Raises
     ------
     DeclarationError
-        On a number below 1 or a size that cannot be read.
+        On what is no candidate, one that stands twice, a number below 1 or a size that cannot be read.
 
     Examples
     --------
@@ -137,7 +137,7 @@ class Search:
                 f"validation is a {type(validation).__name__}", next="write validation=ml.expanding(folds=3), or ml.kfold(5)"
             )
         values = {
-            "candidates": tuple(candidates),
+            "candidates": _candidates(candidates),
             "trials": _at_least(1, trials, "trials"),
             "timeout": duration(timeout),
             "ensemble": _at_least(1, ensemble, "ensemble"),
@@ -154,6 +154,22 @@ class Search:
     def apart(self) -> bool:
         """Whether trials run in processes of their own from the first."""
         return self.parallel > 1 or self.trial_timeout is not None or self.memory is not None
+
+
+def _candidates(given: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    found: list[Candidate] = []
+    for candidate in given:
+        if not isinstance(candidate, Candidate):
+            raise DeclarationError(
+                f"the candidate {candidate!r} is none",
+                next="write ml.lightgbm(), or ml.custom(factory) around an estimator's class",
+            )
+        if candidate in found:
+            raise DeclarationError(
+                f"the candidate {candidate.kind} stands twice, alike", next="leave one out, or fix a parameter of one of them"
+            )
+        found.append(candidate)
+    return tuple(found)
 
 
 def holdout(span: str | timedelta | float = 0.2, *, by: str | Iterable[str] | None = None) -> Holdout:

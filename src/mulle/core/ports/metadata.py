@@ -239,6 +239,10 @@ class Windows(Protocol):
         """Return the latest window by start; `mature=False` takes immature ones into account too."""
         ...
 
+    def drop(self, model: str, now: datetime) -> None:
+        """Take away what ends after now, of a model and its members: a clock that was ahead judged time that has not passed."""
+        ...
+
 
 class Alerts(Protocol):
     """Alerts and what happened to them."""

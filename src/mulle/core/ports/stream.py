@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 __all__ = ["Codec", "Flow", "Given", "Handler", "Message", "Place"]
 
@@ -14,9 +14,8 @@ Place = tuple[str, int]
 """A topic's partition."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message as it was taken.
+class Message(NamedTuple):
+    """A message as it was taken; a tuple, for one is made of each of many thousand messages a second.
 
     Attributes
     ----------
@@ -38,8 +37,7 @@ class Message:
         return f"{self.topic}-{self.partition}-{self.offset}"
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """A message to be sent; `dead` ones go to the dead-letter topic."""
 
     key: bytes | None

@@ -90,13 +90,14 @@ class Tracking(Protocol):
         """
         ...
 
-    def remove(self, run: str, *, dry_run: bool) -> int | None:
+    def held(self) -> dict[str, int]:
+        """Return, for each run of ours that is there, the bytes of its files (0 where they are a server's); asked once."""
+        ...
+
+    def remove(self, run: str) -> None:
         """Remove a run of ours with its trials and files, for good where the server is this machine's own database.
 
-        Returns
-        -------
-        int or None
-            Bytes of its files (0 where they are a server's); None when nothing is there.
+        One that is not there is no error.
         """
         ...
 

@@ -11,13 +11,16 @@ import numpy.typing as npt
 
 from mulle.core.records.evaluation import Importance
 
-__all__ = ["MOST_FEATURES", "REPEATS", "Loss", "permutation_importance", "worth_a_look"]
+__all__ = ["LEAST_FEATURES", "MOST_FEATURES", "REPEATS", "Loss", "permutation_importance", "worth_a_look"]
 
 REPEATS = 3
 """Times that a feature is shuffled."""
 
 MOST_FEATURES = 40
 """Features that are measured one by one; of more, these are found by shuffling many at once."""
+
+LEAST_FEATURES = 5
+"""Of more, so many are found whatever time there is: a look at a model that tells nothing is none."""
 
 _SCREENS = 400
 """Sets that are shuffled, at most, to find them."""
@@ -87,9 +90,10 @@ def worth_a_look(
     loss: Loss,
     *,
     seed: int,
+    least: int = 0,
     most: int = MOST_FEATURES,
     enough: Callable[[], bool] = lambda: False,
-) -> list[str]:
+) -> tuple[list[str], int]:
     """Find the features of a wide table that matter, without measuring each: many are shuffled as one, and halved.
 
     A set whose shuffling costs nothing beyond noise is left; of the others the costliest is halved first, until single features
@@ -97,28 +101,32 @@ def worth_a_look(
 
     Parameters
     ----------
-    matrix, features, loss, seed, enough
+    matrix, features, loss, seed
         As for `permutation_importance`; few rows will do.
-    most : int
-        Features that are wanted.
+    least, most : int
+        Features that are wanted, whatever time there is and at most.
+    enough : callable
+        Asked before a set is halved; true ends it there, when as many as `least` were found.
 
     Returns
     -------
     list of str
         At most `most`, in the order in which they were found.
+    int
+        Features that are not told apart: they stand in sets whose shuffling costs something, and were not looked through.
 
     Examples
     --------
     >>> rows = np.random.default_rng(0).normal(size=(99, 64)).astype(np.float32)
     >>> of_one = lambda given: np.abs(given[:, 40] - np.tile(rows[:, 40], len(given) // 99)).astype(float)
     >>> worth_a_look(rows, {str(i): [i] for i in range(64)}, of_one, seed=0)
-    ['40']
+    (['40'], 0)
     """
     before = loss(matrix)
     queue: list[tuple[float, int, list[str]]] = [(-np.inf, 0, list(features))]
     chosen: list[str] = []
     tried = 0
-    while queue and len(chosen) < most and tried < _SCREENS and not enough():
+    while queue and len(chosen) < most and tried < _SCREENS and not (len(chosen) >= least and enough()):
         _, _, names = heapq.heappop(queue)
         if len(names) == 1:
             chosen += names
@@ -129,7 +137,7 @@ def worth_a_look(
             worse, _ = _shuffled(matrix, places, loss, before, _dice(half[0], seed + len(half)), 1)
             if worse.mean() > _error(worse):
                 heapq.heappush(queue, (-float(worse.mean()), tried, half))
-    return chosen
+    return chosen, sum(len(names) for _, _, names in queue)
 
 
 def _shuffled(

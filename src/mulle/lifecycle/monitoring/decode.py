@@ -14,7 +14,7 @@ from mulle.core.records.bundle import FeatureSpec
 
 __all__ = ["decode_features", "decode_rows", "tally"]
 
-_ROWS = 10_000
+_ROWS = 2_000
 """Rows that are read at once: as many as stay near the processor."""
 
 
@@ -85,9 +85,9 @@ def _columnar(texts: pl.Series, names: Sequence[str], kinds: dict[str, str]) -> 
     if not names or not texts.len():
         return None
     plain = texts.cast(pl.String).fill_null("{}").replace("", "{}")
-    slices = (plain.slice(start, _ROWS).to_list() for start in range(0, plain.len(), _ROWS))
+    slices = (plain.slice(start, _ROWS).str.join("\n").cast(pl.Binary).item() for start in range(0, plain.len(), _ROWS))
     try:
-        read = pl.concat([pl.read_ndjson(BytesIO("\n".join(rows).encode()), schema=schema) for rows in slices])
+        read = pl.concat([pl.read_ndjson(BytesIO(lines), schema=schema) for lines in slices])
     except pl.exceptions.PolarsError:
         return None
     words = [name for name, dtype in schema.items() if dtype == pl.String]

@@ -104,6 +104,10 @@ def with_outcomes(predictions: pl.DataFrame, labels: pl.DataFrame, now: datetime
         (by_key.filter(pl.col("time").is_null()), ["_key"]),
     )
     for number, (found, on) in enumerate(ways):
+        if not found.height:
+            nothing = (pl.lit(None, dtype=pl.String).alias(f"_value{number}"), pl.lit(False).alias(f"_hit{number}"))
+            left = left.with_columns(*nothing)
+            continue
         latest = found.sort("known_at", maintain_order=True).unique(on, keep="last", maintain_order=True)
         right = latest.select(*on, pl.col("_value").alias(f"_value{number}"), pl.lit(True).alias(f"_hit{number}"))
         left = left.join(right, on=on, how="left", maintain_order="left")

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
@@ -20,6 +21,16 @@ __all__ = ["compile_catboost", "compile_hist", "compile_lightgbm", "compile_xgbo
 
 _UNCOUNTED = -1.0
 """Written where nobody counted the training rows of a node; `shap` explains trees by them."""
+
+_ZERO, _NAN = 1, 2
+"""What LightGBM holds to be missing, in bits 2 and 3 of a split's type; bit 0 is a split by category, bit 1 "gaps go left"."""
+
+_NODE = tuple(
+    f"nodes_{name}"
+    for name in ("treeids", "nodeids", "featureids", "values", "modes", "truenodeids", "falsenodeids",
+                 "missing_value_tracks_true", "hitrates")
+)  # fmt: skip
+_WEIGHT = ("target_treeids", "target_nodeids", "target_ids", "target_weights")
 
 _IDENTITY = {"regression", "regression_l1", "huber", "fair", "quantile", "mape"}
 _EXPONENTIAL = {"poisson", "gamma", "tweedie"}
@@ -51,15 +62,16 @@ def compile_lightgbm(booster: Any, width: int) -> onnx.ModelProto | None:
         None when it holds what the compiled form cannot say (categorical or linear splits, zero as missing, averaged
         trees, another objective).
     """
-    dumped = booster.dump_model()
-    objective = str(dumped.get("objective", "")).split(" ")
-    kind = _link(objective)
-    if kind is None or dumped.get("average_output") or booster.params.get("linear_tree"):
+    # As text each tree is a few lists; as JSON it is nested, and takes ten times as long to read.
+    head, *trees = booster.model_to_string().partition("\nend of trees")[0].split("\nTree=")
+    told = _fields(head)
+    kind = _link(told.get("objective", "").split(" "))
+    if kind is None or "average_output" in told or booster.params.get("linear_tree"):
         return None
-    per_iteration = int(dumped["num_tree_per_iteration"])
+    per_iteration = int(told["num_tree_per_iteration"])
     nodes = _Nodes()
-    for number, tree in enumerate(dumped["tree_info"]):
-        if not nodes.add_tree(number, number % per_iteration, tree["tree_structure"]):
+    for number, tree in enumerate(trees):
+        if not nodes.add_text(number, number % per_iteration, _fields(tree)):
             return None
     return _model(nodes, kind, width, per_iteration)
 
@@ -170,29 +182,27 @@ class _Nodes:
     """The parallel lists of a TreeEnsembleRegressor; ``hitrates`` hold how many training rows went through a node."""
 
     def __init__(self) -> None:
-        self.node: dict[str, list[Any]] = {
-            name: [] for name in ("treeids", "nodeids", "featureids", "values", "modes", "truenodeids", "falsenodeids",
-                                  "missing_value_tracks_true", "hitrates")
-        }  # fmt: skip
-        self.leaf: dict[str, list[Any]] = {name: [] for name in ("treeids", "nodeids", "ids", "weights")}
+        self._nodes: list[tuple[Any, ...]] = []
+        self._weights: list[tuple[Any, ...]] = []
 
-    def add_tree(self, tree: int, output: int, root: dict[str, Any]) -> bool:
-        """Add a tree, nodes numbered in the order they are met; False when a split cannot be said."""
-        stack, used = [(root, 0)], 1
-        while stack:
-            part, number = stack.pop()
-            if "split_feature" not in part:
-                self._add_leaf(tree, output, number, float(part["leaf_value"]), float(part.get("leaf_count", 1)))
-                continue
-            if part["decision_type"] != "<=" or part["missing_type"] not in ("None", "NaN"):
-                return False
-            threshold = float(part["threshold"])
-            # Without a gap in training LightGBM reads a later gap as 0.
-            left = bool(part["default_left"]) if part["missing_type"] == "NaN" else threshold >= 0.0
-            rows = float(part["internal_count"])
-            self._add(tree, number, int(part["split_feature"]), floor32(threshold), "BRANCH_LEQ", used, used + 1, int(left), rows)
-            stack += [(part["left_child"], used), (part["right_child"], used + 1)]
-            used += 2
+    def add_text(self, tree: int, output: int, told: Mapping[str, str]) -> bool:
+        """Add a tree as LightGBM writes it, splits first and then leaves; False when a split cannot be said."""
+        asked, threshold = _numbers(told["decision_type"]).astype(np.int64), _numbers(told["threshold"])
+        missing, inner = asked >> 2 & 3, len(asked)
+        if (asked & 1).any() or (missing == _ZERO).any() or told.get("is_linear") == "1":
+            return False
+        # Without a gap in training LightGBM reads a later gap as 0.
+        left = np.where(missing == _NAN, asked >> 1 & 1, threshold >= 0.0)
+        # The leaf i is written as the child -i - 1.
+        sides = [_numbers(told[side]).astype(np.int64) for side in ("left_child", "right_child")]
+        after = [np.where(side < 0, inner - 1 - side, side).tolist() for side in sides]
+        rows, features = _numbers(told["internal_count"]).tolist(), [int(f) for f in told["split_feature"].split()]
+        splits = zip(features, _floor32(threshold).tolist(), *after, left.tolist(), rows, strict=True)
+        for number, (feature, bound, yes, no, gap, count) in enumerate(splits):
+            self._add(tree, number, feature, bound, "BRANCH_LEQ", yes, no, int(gap), count)
+        values, counts = _numbers(told["leaf_value"]).tolist(), _numbers(told["leaf_count"]).tolist()
+        for number, (value, count) in enumerate(zip(values, counts, strict=True), start=inner):
+            self._add_leaf(tree, output, number, value, count)
         return True
 
     def add_table(self, tree: int, output: int, rows: Any) -> None:
@@ -235,23 +245,35 @@ class _Nodes:
         self._add_weight(tree, number, output, value)
 
     def _add_weight(self, tree: int, number: int, output: int, value: float) -> None:
-        for name, item in zip(self.leaf, (tree, number, output, value), strict=True):
-            self.leaf[name].append(item)
+        self._weights.append((tree, number, output, value))
 
     def _add(self, *row: object) -> None:
-        for name, item in zip(self.node, row, strict=True):
-            self.node[name].append(item)
+        self._nodes.append(row)
 
     def attributes(self) -> dict[str, list[Any]]:
         """Give the lists by the operator's own names."""
-        return {f"nodes_{k}": v for k, v in self.node.items()} | {f"target_{k}": v for k, v in self.leaf.items()}
+        named = ((_NODE, self._nodes), (_WEIGHT, self._weights))
+        return {name: list(found) for names, rows in named for name, found in zip(names, zip(*rows, strict=True), strict=True)}
 
 
 def floor32(value: float) -> float:
     """Round a threshold to the largest float32 that is not above it."""
+    return float(_floor32(np.array([value]))[0])
+
+
+def _floor32(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     with np.errstate(over="ignore"):  # LightGBM writes "everything" as 1e300
-        near = np.float32(value)
-    return float(np.nextafter(near, np.float32(-np.inf)) if float(near) > value else near)
+        near = values.astype(np.float32)
+    return np.where(near > values, np.nextafter(near, np.float32(-np.inf)), near).astype(np.float64)
+
+
+def _fields(text: str) -> dict[str, str]:
+    pairs = (line.partition("=") for line in text.splitlines())
+    return {name: value for name, _, value in pairs}
+
+
+def _numbers(text: str) -> npt.NDArray[np.float64]:
+    return np.array(text.split(), dtype=np.float64)
 
 
 def _model(nodes: _Nodes, kind: str, width: int, outputs: int, base: Sequence[float] = ()) -> onnx.ModelProto:

@@ -280,7 +280,7 @@ class Lane:
 async def _watch(job: Job, gone: Gone, model: str) -> None:
     await gone()
     if not job.future.done():
-        job.future.set_exception(Deadline("the client left before the answer", model=model))
+        job.future.set_exception(Deadline("the client left before the answer", model=model, left=True))
 
 
 def _answer(job: Job, outcome: list[Answer] | Exception) -> None:

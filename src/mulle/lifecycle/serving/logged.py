@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from time import perf_counter
 from typing import Any
 
 import orjson
 
-from mulle.core.clock import EPOCH
-from mulle.core.errors import ContractError, MulleError
+from mulle.core.clock import EPOCH, Clock
+from mulle.core.errors import ContractError, LogNotWritable, MulleError
 from mulle.kernel.keys import key_text
 from mulle.kernel.redact import pseudonym
 from mulle.kernel.routes import LogRule
 from mulle.lifecycle.serving.ids import fresh_ids
-from mulle.lifecycle.serving.log import pack
+from mulle.lifecycle.serving.log import Segment, pack
 from mulle.lifecycle.serving.route import position
 
-__all__ = ["refused_record", "trimmed"]
+__all__ = ["TurnedAway", "refused_record", "trimmed"]
 
 _SALT = "log"
 """Of the choice which rows are kept: the same keys whatever is deployed, so that a key is followed or not at all."""
@@ -113,6 +114,33 @@ def refused_record(
         for id, (version, error) in zip(fresh_ids(at, len(faults)), faults, strict=True)
     ]
     return pack(orjson.dumps({"refused": told, "model": model, "at": at}))
+
+
+class TurnedAway:
+    """Requests that no version took, for the queue was full or their time over; they wait for the log's next turn.
+
+    Parameters
+    ----------
+    segment : Segment
+        Of predictions.
+    clock : Clock
+    """
+
+    def __init__(self, segment: Segment, clock: Clock) -> None:
+        self._segment, self._clock = segment, clock
+        self._records: list[bytes] = []
+
+    def add(self, model: str, request: str, started: float, error: MulleError) -> None:
+        """Note a request; `started` in seconds of `time.perf_counter`."""
+        told = refused_record(model, [(request, started, None, error)], (), now=self._clock.now())
+        self._records += [told] if told else []
+
+    def write(self) -> None:
+        """Log what waits. What the disk does not take is lost: nobody waits for it."""
+        records, self._records = self._records, []
+        if records:
+            with suppress(LogNotWritable):
+                self._segment.write(records)
 
 
 def _field(error: Exception) -> dict[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -27,7 +28,7 @@ from mulle.lifecycle.serving.explain import Explaining
 from mulle.lifecycle.serving.fleet import spread
 from mulle.lifecycle.serving.labels import Remembered, read_labels
 from mulle.lifecycle.serving.log import Segment, log_folder
-from mulle.lifecycle.serving.logged import refused_record
+from mulle.lifecycle.serving.logged import TurnedAway, refused_record
 from mulle.lifecycle.serving.peers import Peers
 from mulle.lifecycle.serving.progress import lag
 from mulle.lifecycle.serving.score import Answer, Ready, Scored
@@ -95,6 +96,7 @@ class Runtime:
         self._remembered = Remembered()
         self._lanes: dict[str, Lane] = {}
         self._waiting = Waiting()
+        self.turned_away = TurnedAway(self._predictions, self._clock)
         self._told: set[tuple[int, str]] = set()
         self._watches: list[asyncio.Task[None]] = []
         self._peers: Peers | None = None
@@ -304,6 +306,7 @@ class Runtime:
         return lag(log_folder(self.settings.serving), segment.path, segment.offset, segment.first_write, time.time())
 
     def _tell(self) -> None:
+        self.turned_away.write()
         if self._peers is not None:
             own = {"waiting": self._waiting.rows, "lag": self._own_lag(), "generation": self.table.generation}
             with suppress(MulleError):  # a full disk is told by the log
@@ -324,12 +327,6 @@ class Runtime:
         if model not in self.table:
             raise NotFound(f"no model '{model}' is deployed here", next="GET /v1/models lists what is", model=model)
 
-        def work(jobs: Sequence[Job], ready: Sequence[Ready]) -> tuple[list[Outcome], list[Scored]]:
-            return self._work(model, jobs, ready)
-
-        async def deployments(version: int | None) -> Sequence[Ready]:
-            return await self.table.deployments(model, version)
-
         def count(scored: Sequence[Scored]) -> None:
             self._count(model, scored)
             for part in scored:
@@ -337,6 +334,7 @@ class Runtime:
                     if not self._shadows.take(model, shadow, busy=self._waiting.rows > CALM):
                         self.tally.dropped[(model, str(shadow.route.version))] += len(shadow.batch.rows)
 
+        deployments, work = partial(self.table.deployments, model), partial(self._work, model)
         lane = Lane(model, deployments, work, count, self._workers, self._waiting, self._natives,
                     threaded=self.settings.fsync, patience=self._deadline)  # fmt: skip
         self._lanes[model] = lane

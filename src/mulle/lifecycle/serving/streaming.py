@@ -114,6 +114,7 @@ class Answering:
         self._clock, self._dead = clock, dead
         self._codec: Codec | None = None
         self._contracted = ""
+        self._fields: frozenset[str] = frozenset()
         self._records: list[bytes] = []
         self._scored: list[tuple[str, Scored]] = []
         self.tally = Tally()
@@ -180,6 +181,7 @@ class Answering:
         bundle = ready.routes[0].bundle
         if self._codec is None or bundle != self._contracted:
             self._codec, self._contracted = self._make(ready), bundle
+            self._fields = frozenset(field.name for field in ready.loaded[0].contract.inputs)
         return self._codec
 
     def _row(self, codec: Codec, ready: Ready, message: Message, value: bytes) -> Mapping[str, Any] | MulleError:
@@ -190,7 +192,7 @@ class Answering:
             raise
         except MulleError as error:
             return error
-        row = {field.name: found[field.name] for field in contract.inputs if field.name in found}
+        row = dict(found) if found.keys() <= self._fields else {k: v for k, v in found.items() if k in self._fields}
         if contract.time is not None and row.get(contract.time) is None:
             # The broker's time of the message, not now: read again, it must give the same answer.
             row[contract.time] = rfc3339(EPOCH + timedelta(microseconds=message.at))
@@ -203,7 +205,9 @@ class Answering:
         found: list[Answer | MulleError] = [{}] * len(rows)
         for model, ready, places in self._following.spread([row for _, row in rows], now):
             for place, answer in zip(places, self._settled(model, ready, [rows[i] for i in places], now, started), strict=True):
-                found[place] = answer if isinstance(answer, MulleError) else {**answer, "model": model}
+                if not isinstance(answer, MulleError):
+                    answer["model"] = model
+                found[place] = answer
         return found
 
     def _settled(
@@ -234,10 +238,10 @@ class Answering:
         if isinstance(answer, MulleError) or isinstance(row, MulleError):
             return self._buried(message, answer)  # type: ignore[arg-type]
         contract = ready.loaded[0].contract
-        told = {**answer, "key": {k: row.get(k) for k in contract.key}}
+        answer["key"] = {k: row.get(k) for k in contract.key}
         if contract.time is not None:
-            told["time"] = _text(row.get(contract.time))
-        return Given(message.key, codec.encode(told), (*message.headers, ("mulle-source", message.name.encode())))
+            answer["time"] = _text(row.get(contract.time))
+        return Given(message.key, codec.encode(answer), (*message.headers, ("mulle-source", message.name.encode())))
 
     def _buried(self, message: Message, error: MulleError) -> Given:
         if not self._dead:

@@ -24,13 +24,11 @@ def labelled(candidates: Sequence[Candidate]) -> dict[str, Candidate]:
     Examples
     --------
     >>> from mulle.core.declare.candidates import ridge
-    >>> list(labelled([ridge(), ridge(alpha=1.0), ridge()]))
+    >>> list(labelled([ridge(), ridge(alpha=1.0)]))
     ['ridge', 'ridge#2']
     """
     found: dict[str, Candidate] = {}
     for candidate in candidates:
-        if candidate in found.values():
-            continue
         many = 1 + sum(c.kind == candidate.kind for c in found.values())
         found[candidate.kind if many == 1 else f"{candidate.kind}#{many}"] = candidate
     return found

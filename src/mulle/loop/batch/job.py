@@ -13,8 +13,8 @@ from pathlib import Path
 
 import polars as pl
 
-from mulle.core.clock import rfc3339
-from mulle.core.errors import Conflict, Refused, Unavailable
+from mulle.core.clock import duration, rfc3339
+from mulle.core.errors import Conflict, Deadline, Refused, Unavailable
 from mulle.core.ports.compute import Compute
 from mulle.core.records.base import Cause, Json, to_json
 from mulle.kernel.faults import point
@@ -199,14 +199,15 @@ def _answers(parts: Parts, folder: Path, pending: list[int], compute: Compute | 
             yield score_chunk(bench, chunk)
         return
     settings = {name: str(value) for name, value in _settings(parts).items()}
+    limit = duration(parts.settings.stage_limit).total_seconds()
 
     def ask(chunk: int) -> Json:
         arguments = {"settings": settings, "job": folder.name, "chunk": chunk}
         for life in range(_LIVES):
             try:
-                return compute.call(TASK, arguments)
-            except Unavailable:
-                if life == _LIVES - 1:
+                return compute.call(TASK, arguments, timeout=limit)
+            except Unavailable as error:
+                if life == _LIVES - 1 or isinstance(error, Deadline):
                     raise
         raise AssertionError
 

@@ -96,10 +96,11 @@ def _last(parts: Parts, now: datetime) -> dict[str, datetime]:
     path = batches_folder(parts.settings.home) / _SEEN
     seen = _seen(parts)
     names = [_name(batch) for batch in parts.project.batches]
-    if any(name not in seen for name in names):
-        seen = {name: seen.get(name, rfc3339(now)) for name in names}
-        keep_document(path, seen)
-    return {name: instant(seen[name]) for name in names}
+    # One that a clock that was ahead has tried counts from now as well.
+    told = {name: min(instant(seen[name]), now) if name in seen else now for name in names}
+    if any(name not in seen or instant(seen[name]) > now for name in names):
+        keep_document(path, {name: rfc3339(at) for name, at in told.items()})
+    return told
 
 
 def _mark(parts: Parts, batch: Batch) -> None:

@@ -17,7 +17,14 @@ from mulle.kernel.encode import encode
 from mulle.kernel.fitted import Estimator, answers, classes_of
 from mulle.kernel.metrics import losses
 from mulle.lifecycle.evaluation.dependence import partial_dependence
-from mulle.lifecycle.evaluation.importance import MOST_FEATURES, REPEATS, Loss, permutation_importance, worth_a_look
+from mulle.lifecycle.evaluation.importance import (
+    LEAST_FEATURES,
+    MOST_FEATURES,
+    REPEATS,
+    Loss,
+    permutation_importance,
+    worth_a_look,
+)
 from mulle.loop.compute.fitting import Index, fit_on, said
 from mulle.loop.compute.work import Work
 
@@ -34,7 +41,8 @@ tables, so that two runs tell the same.
 """
 
 _UP = "the time for it was up"
-_ROWS, _SCREENED_ROWS = 1_000, 300
+_ROWS, _FEW = 1_000, 200
+_NAMED = 12
 _DEPENDENT, _CLASSES = 6, 6
 _SHARES = (0.125, 0.25, 0.5)
 _LEAST_ROWS = 40
@@ -120,18 +128,24 @@ def _importance(work: Work, winner: Winner, rows: Index, notes: list[str], enoug
     groups: dict[str, list[int]] = {}
     for place, spec in enumerate(winner.specs):
         groups.setdefault(spec.column, []).append(place)
-    names = list(groups)
+    few = rows[_spaced(len(rows), _FEW)]
+    matrix, loss, chosen = encode(winner.features[few], winner.specs), _loss(work, winner, few), groups
     if len(groups) > MOST_FEATURES:
-        few = rows[_spaced(len(rows), _SCREENED_ROWS)]
-        matrix = encode(winner.features[few], winner.specs)
-        names = worth_a_look(matrix, groups, _loss(work, winner, few), seed=work.seed, enough=enough)
+        names, more = worth_a_look(matrix, groups, loss, seed=work.seed, least=LEAST_FEATURES, enough=enough)
+        chosen = {name: groups[name] for name in names}
         notes.append(f"of {len(groups)} features those {len(names)} are shown whose shuffling was found to cost something")
-    matrix = encode(winner.features[rows], winner.specs)
-    chosen = {name: groups[name] for name in names}
+        if more and len(names) < MOST_FEATURES:
+            notes.append(f"{more} further features were not told apart: {_UP}")
+    # Few rows and one shuffle are a bounded number of answers, so that a machine too slow for more shows that at least.
+    rough = permutation_importance(matrix, chosen, loss, seed=work.seed, repeats=1)
+    matrix, chosen = encode(winner.features[rows], winner.specs), {i.column: groups[i.column] for i in rough}
     found = permutation_importance(matrix, chosen, _loss(work, winner, rows), seed=work.seed, enough=enough)
-    if len(found) < len(names):
-        notes.append(f"importance of {len(names) - len(found)} more features: {_UP}")
-    return found
+    left = rough[len(found) :]
+    if left:
+        others = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+        named = ", ".join(i.column for i in left[:_NAMED])
+        notes.append(f"importance of {named}{others} was measured on {len(few)} rows, shuffled once: {_UP}")
+    return tuple(sorted((*found, *left), key=lambda i: (-i.worse, i.column)))
 
 
 def _loss(work: Work, winner: Winner, rows: Index) -> Loss:

@@ -32,9 +32,9 @@ from mulle.loop.compute.evaluating import evaluate_model
 from mulle.loop.compute.inspecting import OPTION as INSPECT
 from mulle.loop.compute.judging import judge_model
 from mulle.loop.compute.searching import search_model
-from mulle.loop.compute.work import HELD, HOLDOUT, KNOWN, SINCE, TARGET, TIME, Work, write_frame
+from mulle.loop.compute.work import HELD, HOLDOUT, KNOWN, SINCE, TARGET, TIME, Work, done_file, write_frame
 
-__all__ = ["done_file", "train_members"]
+__all__ = ["train_members"]
 
 log = logging.getLogger("mulle.members")
 
@@ -104,20 +104,6 @@ def train_members(
     temporary.write_text(json.dumps(done))
     temporary.replace(path)
     return {"members": len(done)}
-
-
-def done_file(folder: Path, chunk: str, keys: Sequence[str]) -> Path:
-    """Name the file that a chunk's members leave; one that is trained alone has a file of its own.
-
-    Parameters
-    ----------
-    folder : Path
-        The run's.
-    chunk : str
-    keys : sequence of str
-    """
-    alone = f"-{hash_json(keys[0])}" if chunk.endswith("-alone") else ""
-    return folder / "members" / "done" / f"{chunk}{alone}.json"
 
 
 def _warm(settings: Json) -> Json:

@@ -7,6 +7,7 @@ the tracking client or the metadata database.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from mulle.core.declare.features import AsOf, Features, History, Join
 from mulle.core.declare.fleet import key_of
 from mulle.core.declare.model import Model
 from mulle.core.declare.project import Project
-from mulle.core.errors import DataError
+from mulle.core.errors import DataError, TransformError
 from mulle.core.hashing import hash_json
 from mulle.core.ports.lake import Lake
 from mulle.core.records.base import Json, from_json
@@ -40,6 +41,7 @@ __all__ = [
     "TIME",
     "Work",
     "build_features",
+    "done_file",
     "features_hash",
     "joined_with",
     "read_features",
@@ -129,7 +131,10 @@ def build_features(work: Work) -> Json:
     model = work.model
     joined = joined_rows(work, model)
     visible = joined.drop(TARGET, TIME)
-    prove_row_wise(model.features, visible.sample(min(200, visible.height), seed=work.seed), seed=work.seed)
+    try:
+        prove_row_wise(model.features, visible.sample(min(200, visible.height), seed=work.seed), seed=work.seed)
+    except TransformError as error:
+        raise _outcome_named(error, model) from error
     features = run_transform(model.features, visible)
     if model.target in features.columns and model.target in model.hidden:
         raise DataError(
@@ -138,6 +143,17 @@ def build_features(work: Work) -> Json:
     write_frame(joined, work.folder / "rows.parquet")
     write_frame(features, work.folder / "features.parquet")
     return {"rows": features.height, "features": features.columns, "hash": features_hash(model)}
+
+
+def _outcome_named(error: TransformError, model: Model) -> TransformError:
+    """Say of a function that asks for an outcome what is wrong with that: to it the column is merely not there."""
+    read = next((name for name in model.hidden if f'unable to find column "{name}"' in error.detail), None)
+    if read is None:
+        return error
+    said = f"the feature function reads {read!r}, which no request carries: it is the target, an outcome or known_at"
+    return TransformError(
+        f"{said} ({error.detail})", next="take it out of the feature function", **{**error.facts, "column": read}
+    )
 
 
 def joined_rows(work: Work, model: Model) -> pl.DataFrame:
@@ -212,6 +228,20 @@ def write_frame(frame: pl.DataFrame, path: Path) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     frame.write_parquet(temporary, compression="zstd", compression_level=1)
     temporary.replace(path)
+
+
+def done_file(folder: Path, chunk: str, keys: Sequence[str]) -> Path:
+    """Name the file that a chunk's members leave; one that is trained alone has a file of its own.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's.
+    chunk : str
+    keys : sequence of str
+    """
+    alone = f"-{hash_json(keys[0])}" if chunk.endswith("-alone") else ""
+    return folder / "members" / "done" / f"{chunk}{alone}.json"
 
 
 def features_hash(model: Model) -> str:

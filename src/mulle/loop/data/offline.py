@@ -98,12 +98,12 @@ def open_version(parts: Parts, name: str) -> Answering:
 
 
 def conform(frame: pl.DataFrame, contract: Contract, now: datetime) -> pl.DataFrame:
-    """Give a frame the contract's columns and types.
+    """Give a frame the contract's columns and types. Times may be text, as in a request: a CSV that was read has them so.
 
     Raises
     ------
     ContractError
-        Naming the column.
+        Naming the column, and of a time that cannot be read the row.
     """
     missing = [f.name for f in contract.inputs if f.required and f.name not in frame.columns]
     if missing:
@@ -112,6 +112,10 @@ def conform(frame: pl.DataFrame, contract: Contract, now: datetime) -> pl.DataFr
             model=contract.model, field=missing[0],
         )  # fmt: skip
     known = frame.select([f.name for f in contract.inputs if f.name in frame.columns])
+    for told in contract.inputs:
+        if told.dtype == "Datetime(us, UTC)" and known.schema.get(told.name) == pl.String:
+            rows = known.select(told.name).to_dicts()
+            known = known.with_columns(frame_from_rows(rows, (told,), model=contract.model, time=None, now=now))
     if contract.time is not None:
         stamp = pl.lit(now, dtype=pl.Datetime("us", "UTC"))
         known = known.with_columns(

@@ -14,15 +14,19 @@ from mulle.core.clock import EPOCH
 from mulle.core.declare.dataset import Dataset
 from mulle.core.declare.features import Features
 from mulle.core.errors import NotFound
+from mulle.core.ports.online import Mark
 from mulle.core.records.bundle import JoinSpec
 from mulle.core.records.dataset import DatasetVersion
 from mulle.kernel.bookkeeping import VERSION
 from mulle.lifecycle.data.version import read_version
 from mulle.lifecycle.features.join import join_specs
-from mulle.lifecycle.features.materialise import Published, materialise, trim
+from mulle.lifecycle.features.materialise import KEPT, Published, materialise, trim
 from mulle.loop.parts import Parts
 
-__all__ = ["deployed_features", "feeding", "published_tables", "refresh_online", "specs_of"]
+__all__ = ["deployed_features", "feeding", "published_tables", "refresh_online", "specs_of", "take_back"]
+
+_AHEAD = timedelta(days=1)
+"""A table that is filled further ahead than this was so by a clock that has gone back since."""
 
 _TRIMMED = timedelta(hours=1)
 """How often what nobody asks for any more is deleted; to find it, the whole store is walked through."""
@@ -76,6 +80,15 @@ def refresh_online(
         return sum(_refresh(parts, features, now, until or now, tables or {}) for features in deployed_features(parts))
 
 
+def take_back(parts: Parts, now: datetime) -> None:
+    """Let what a clock that was ahead has filled by its own time, and trimmed by it, be filled again at the next refresh."""
+    for features in deployed_features(parts):
+        for spec in specs_of(parts, features) if _whole(features, _versions(parts, features)) else ():
+            mark = parts.online.marked(spec.table)
+            if mark is not None and mark.until - now > _AHEAD:
+                parts.online.mark(spec.table, Mark(now - KEPT, mark.version))
+
+
 @contextmanager
 def feeding(parts: Parts) -> Iterator[None]:
     """Hold off every other feed of this home: one that read earlier must not write, or write again, what is erased, later."""
@@ -88,7 +101,7 @@ def feeding(parts: Parts) -> Iterator[None]:
 
 def _refresh(parts: Parts, features: Features, now: datetime, until: datetime, tables: dict[str, pl.DataFrame]) -> int:
     versions = _versions(parts, features)
-    if any(join.dataset.name not in versions for _, join in features.joins):
+    if not _whole(features, versions):
         return 0
     specs = join_specs(features, {name: version.schema for name, version in versions.items()})
     marks = [parts.online.marked(spec.table) for spec in specs]
@@ -100,6 +113,10 @@ def _refresh(parts: Parts, features: Features, now: datetime, until: datetime, t
     if any(mark is None or _hour(mark.until) != _hour(until) for mark in marks):
         trim(specs, parts.online, until=now)
     return written
+
+
+def _whole(features: Features, versions: Versions) -> bool:
+    return all(join.dataset.name in versions for _, join in features.joins)
 
 
 def _versions(parts: Parts, features: Features) -> Versions:

@@ -28,6 +28,7 @@ from mulle.core.clock import rfc3339
 from mulle.core.errors import Conflict, DataError, NotFound, Unavailable
 from mulle.core.hashing import new_id
 from mulle.core.records.base import Json
+from mulle.core.records.deployment import STAGING
 from mulle.core.settings import Settings
 from mulle.kernel.faults import point
 from mulle.loop.lock import hold
@@ -39,7 +40,7 @@ _MANIFEST, _RECORDS = "manifest.json", "records.jsonl.gz"
 _PORTION = 1 << 20
 
 _LEFT = {
-    "backups", "counters", "engine.lock", "gc.lock", "log", "online.lmdb", "runs", "streams", "trash", "workers",
+    "backups", "counters", "engine.lock", "gc.lock", "log", "online.lmdb", "runs", "staging", "streams", "trash", "workers",
     "mulle.db", "mlflow.db", "engine.db", "lake", "routes.json", "backups.json",
 }  # fmt: skip
 """What a home holds that is made anew, or is only true while processes live, or is copied in a way of its own."""
@@ -231,7 +232,8 @@ def _copy(settings: Settings, writing: _Writing, records: Callable[[], tuple[str
         point("during:backup:records")
         if settings.tracking.startswith("sqlite:///"):
             _add_database(writing, "mlflow.db", Path(settings.tracking.removeprefix("sqlite:///")), Path(scratch))
-    _add_tree(writing, "log", home / "log", lambda path: path.suffix != ".lock")
+    for log in ("log", f"{STAGING}/log"):
+        _add_tree(writing, log, home / log, lambda path: path.suffix != ".lock")
     if "://" not in settings.lake:
         # The tables' logs before their files: what a commit names is never changed, and still there.
         _add_tree(writing, "lake", Path(settings.lake), lambda path: "_delta_log" in path.parts)

@@ -18,6 +18,7 @@ from mulle.core.records.base import Json
 from mulle.core.records.prediction import PREDICTIONS
 from mulle.core.settings import Settings
 from mulle.loop.parts import Parts
+from mulle.loop.training.tracked import untold
 from mulle.loop.views.status import engine_state
 
 __all__ = ["doctor_view"]
@@ -96,7 +97,8 @@ def _stores(open_parts: Callable[[], Parts]) -> list[Json]:
         _check("project", "pass", f"{models} models, {datasets} datasets in {parts.project.folder}"),
         _tried("database", lambda: f"{len(parts.metadata.models.names())} models registered", "check the setting `database`"),
         _tried("lake", lambda: _predictions(parts), "check the setting `lake`"),
-        _tried("tracking", lambda: f"at {parts.tracking().address()}", "check the setting `tracking`"),
+        _tried("online store", lambda: _online(parts), "check the setting `online`"),
+        _tried("tracking", lambda: _tracking(parts), "check the setting `tracking`"),
         *([_tried("alerts", lambda: _receivers(parts), "check the setting `alerts`")] if parts.settings.alerts else []),
     ]
 
@@ -106,9 +108,21 @@ def _receivers(parts: Parts) -> str:
     return f"{names} are told; `mulle alerts test` tries them; {parts.metadata.outbox.count()} events wait to be told"
 
 
+def _tracking(parts: Parts) -> str:
+    left = len(untold(parts.settings.home))
+    waits = f"; it was away, and is told {left} things later, while `mulle up` runs" if left else ""
+    return f"at {parts.tracking().address()}{waits}"
+
+
 def _predictions(parts: Parts) -> str:
     version = parts.lake.version(PREDICTIONS)
     return "opens; no prediction is logged yet" if version is None else f"opens; the prediction log is at version {version}"
+
+
+def _online(parts: Parts) -> str:
+    tables = [f"{m.features.name}.{name}" for m in parts.project.models.values() for name, _ in m.features.joins]
+    parts.online.marked(tables[0] if tables else "doctor")
+    return "answers" if tables else "answers; no feature reads it"
 
 
 def _tried(name: str, attempt: Callable[[], str], remedy: str) -> Json:

@@ -14,6 +14,7 @@ from mulle.core.errors import DataError, NotFound, UsageError
 from mulle.core.hashing import hash_json, new_id
 from mulle.core.records.base import Cause, Json
 from mulle.core.records.dataset import DatasetVersion, Erasure
+from mulle.core.records.deployment import STAGING
 from mulle.core.records.prediction import LABELS, PREDICTIONS
 from mulle.core.records.run import run_state
 from mulle.kernel.dtypes import dtype_of
@@ -29,6 +30,7 @@ from mulle.loop.data.online import deployed_features, feeding, published_tables,
 from mulle.loop.data.share import refresh_share
 from mulle.loop.keeping.backup import known_backups
 from mulle.loop.parts import Parts
+from mulle.loop.rollout.evidence import rows_of
 
 __all__ = ["forget", "keys_of"]
 
@@ -150,19 +152,29 @@ def _names(sample: Json, dataset: Dataset, texts: set[str | None]) -> bool:
 
 
 def _logged(parts: Parts, models: Sequence[Model], keys: pl.DataFrame, dataset: Dataset) -> dict[str, int]:
-    drain(log_folder(parts.settings.home), parts.lake, now=parts.clock.now())
     removed = {"predictions": 0, "labels": 0}
-    for model in models:
-        texts = keys.with_columns(hide(dataset.key, model.log.redact)).select(key_text=key_expr(dataset.key))
-        named = texts.with_columns(model=pl.lit(model.name))
-        try:
-            scan = parts.lake.scan(PREDICTIONS).filter(pl.col("model") == model.name)
-            ids = scan.filter(pl.col("key_text").is_in(texts["key_text"].implode())).select(prediction_id="id").collect()
-        except NotFound:
-            continue
-        removed["labels"] += parts.lake.erase(LABELS, ids) + parts.lake.erase(LABELS, named)
-        removed["predictions"] += parts.lake.erase(PREDICTIONS, named)
+    for place, environment in ((parts.settings.home, ""), (parts.settings.home / STAGING, STAGING)):
+        drain(log_folder(place), parts.lake, now=parts.clock.now(), environment=environment)
+        tables = [f"{table}_{environment}" if environment else table for table in (PREDICTIONS, LABELS)]
+        for model in models:
+            texts = keys.with_columns(hide(dataset.key, model.log.redact)).select(key_text=key_expr(dataset.key))
+            predictions, labels = _erased(parts, tables, model, texts)
+            removed["predictions"] += predictions
+            removed["labels"] += labels
     return removed
+
+
+def _erased(parts: Parts, tables: Sequence[str], model: Model, texts: pl.DataFrame) -> tuple[int, int]:
+    predictions, labels = tables
+    try:
+        mine = parts.lake.scan(predictions).filter(rows_of(model.name))
+        asked = mine.filter(pl.col("key_text").is_in(texts["key_text"].implode())).select("model", prediction_id="id").collect()
+    except NotFound:
+        return 0, 0
+    # A fleet's members answer under names of their own.
+    named = texts.join(pl.DataFrame({"model": sorted({model.name, *asked["model"]})}), how="cross")
+    told = parts.lake.erase(labels, asked.select("prediction_id")) + parts.lake.erase(labels, named)
+    return parts.lake.erase(predictions, named), told
 
 
 def _rows_of(parts: Parts, dataset: Dataset, version: DatasetVersion, keys: pl.DataFrame) -> pl.DataFrame:

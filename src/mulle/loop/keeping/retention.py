@@ -14,11 +14,11 @@ from mulle.core.declare.fleet import fleet_of
 from mulle.core.declare.model import Model
 from mulle.core.errors import NotFound
 from mulle.core.records.base import Json
-from mulle.core.records.prediction import LABELS, PREDICTIONS
+from mulle.core.records.deployment import STAGING
 from mulle.kernel.faults import point
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
-from mulle.loop.keeping.sweep import Leftover, empty_trash, leftovers
+from mulle.loop.keeping.sweep import LOGGED, Leftover, empty_trash, leftovers
 from mulle.loop.lock import hold
 from mulle.loop.parts import Parts
 from mulle.loop.rollout.canaries import began
@@ -45,8 +45,9 @@ def gc_view(parts: Parts, *, dry_run: bool) -> Json:
     Returns
     -------
     dict
-        ``items`` of ``kind`` (``predictions``, ``labels``, or of `mulle.loop.keeping.sweep.Leftover`), ``address``, ``bytes``
-        (of logged rows their part of the files; 0 where it is not known) and ``why``; ``removed`` says whether they are gone.
+        ``items`` of ``kind`` (``predictions``, ``labels``, those of staging, or of `mulle.loop.keeping.sweep.Leftover`),
+        ``address``, ``bytes`` (of logged rows their part of the files; 0 where it is not known) and ``why``; ``removed`` says
+        whether they are gone.
 
     Raises
     ------
@@ -58,9 +59,10 @@ def gc_view(parts: Parts, *, dry_run: bool) -> Json:
     lock = hold(parts.settings.home / "gc.lock", "a clean-up")
     try:
         empty_trash(parts.settings.home)
-        drain(log_folder(parts.settings.home), parts.lake, now=parts.clock.now())
+        for place, environment in ((parts.settings.home, ""), (parts.settings.home / STAGING, STAGING)):
+            drain(log_folder(place), parts.lake, now=parts.clock.now(), environment=environment)
         old = _old_rows(parts)
-        for table in (PREDICTIONS, LABELS):
+        for table in LOGGED:
             gone = pl.DataFrame([(o.model, o.day) for o in old if o.table == table], schema=["model", "day"], orient="row")
             if gone.height:
                 parts.lake.erase(table, gone)
@@ -75,7 +77,7 @@ def gc_view(parts: Parts, *, dry_run: bool) -> Json:
 
 
 def _old_rows(parts: Parts) -> Sequence[_Old]:
-    return [item for table in (PREDICTIONS, LABELS) for item in _old(parts, table)]
+    return [item for table in LOGGED for item in _old(parts, table)]
 
 
 def _listed(parts: Parts, old: Sequence[_Old], left: Sequence[Leftover], *, removed: bool) -> Json:

@@ -26,7 +26,10 @@ from mulle.loop.engine import sweep_journal
 from mulle.loop.parts import Parts
 from mulle.loop.place import shared_journal
 
-__all__ = ["Leftover", "empty_trash", "leftovers"]
+__all__ = ["LOGGED", "Leftover", "empty_trash", "leftovers"]
+
+LOGGED = (PREDICTIONS, LABELS, f"{PREDICTIONS}_{STAGING}", f"{LABELS}_{STAGING}")
+"""Tables that logs are drained into."""
 
 _ORPHAN = timedelta(days=1)
 """Age of what no record names: a run that is being recorded may name it in a moment."""
@@ -159,7 +162,7 @@ def _superseded(parts: Parts, before: datetime, now: datetime) -> Iterator[Lefto
     store = parts.metadata.datasets
     names = dict.fromkeys([*parts.project.datasets, *store.names()])
     tables = {table_name(name): [v.lake_version for v in store.versions(name, _MOST)] for name in names}
-    for table, versions in {**tables, PREDICTIONS: [], LABELS: []}.items():
+    for table, versions in {**tables, **{table: [] for table in LOGGED}}.items():
         try:
             files, size = parts.vacuum(table, older=now - before, needed=versions, dry_run=True)
         except NotFound:
@@ -174,11 +177,10 @@ def _superseded(parts: Parts, before: datetime, now: datetime) -> Iterator[Lefto
 
 
 def _tracked(parts: Parts, runs: Sequence[str]) -> Iterator[Leftover]:
-    for run in runs:
-        size = parts.tracking().remove(run, dry_run=True)
-        if size is not None:
-            why = "its run made no version that was ever deployed"
-            yield Leftover("tracking", run, size, why, lambda run=run: parts.tracking().remove(run, dry_run=False))  # type: ignore[misc]
+    held = parts.tracking().held() if runs else {}
+    for run in (run for run in runs if run in held):
+        why = "its run made no version that was ever deployed"
+        yield Leftover("tracking", run, held[run], why, lambda run=run: parts.tracking().remove(run))  # type: ignore[misc]
 
 
 def _forget(parts: Parts, runs: Sequence[str]) -> None:

@@ -78,7 +78,7 @@ def _messages(
         if until is not None:
             if not one.held:
                 outbox.put_off([one.seq], until, held=True)
-        elif boundary is None or _severity(one) == "critical":
+        elif boundary is None or _severity(one) == "critical" or one.event.at > now:
             alone.append(one)
         elif now >= boundary:
             gathered.setdefault(one.done, []).append(one)

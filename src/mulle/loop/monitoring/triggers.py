@@ -67,12 +67,14 @@ def due_cause(parts: Parts, model: Model, alerts: Sequence[Alert], now: datetime
         release; None inside the cool-down, or when the model has had its runs of the day.
     """
     runs, retrain = _runs(parts, model), model.retrain
-    last = runs[0] if runs else None
-    if retrain.per_day is not None and len([r for r in runs if _caused(r) and now - r.created_at < _DAY]) >= retrain.per_day:
+    # What a clock that was ahead has dated does not tell how long ago it was.
+    past = [run for run in runs if run.created_at <= now]
+    last = past[0] if past else None
+    if retrain.per_day is not None and len([r for r in past if _caused(r) and now - r.created_at < _DAY]) >= retrain.per_day:
         return None
     if last is not None and now - last.created_at < retrain.cooldown and not _on_schedule(model, last, now):
         return None
-    cause = next(_causes(parts, model, alerts, last, now), None)
+    cause = next(_causes(parts, model, alerts, runs, last, now), None)
     if cause is None or last is None:
         return cause
     # Looked up last: that a run would be in vain is asked only where there is a reason for one.
@@ -130,7 +132,9 @@ def _caused(run: Run) -> bool:
     return all(cause.type not in ("person", "api") for cause in run.causes)
 
 
-def _causes(parts: Parts, model: Model, alerts: Sequence[Alert], last: Run | None, now: datetime) -> Iterator[Cause]:
+def _causes(
+    parts: Parts, model: Model, alerts: Sequence[Alert], runs: Sequence[Run], last: Run | None, now: datetime
+) -> Iterator[Cause]:
     retrain = model.retrain
     # Inside the cool-down nothing but the schedule, which has its own, gets as far as here.
     resting = last is not None and now - last.created_at < retrain.cooldown
@@ -141,7 +145,7 @@ def _causes(parts: Parts, model: Model, alerts: Sequence[Alert], last: Run | Non
     if resting:
         return
     if "new_data" in retrain.on:
-        yield from _new_data(parts, model, last, now)
+        yield from _new_data(parts, model, runs, last, now)
     if last is not None:
         yield from _labelled(parts, model, last)
         yield from _upstream(parts, model, last, now)
@@ -176,13 +180,14 @@ def _alerted(model: Model, alerts: Sequence[Alert]) -> Iterator[Cause]:
                 yield Cause(type="alert", id=alert.id, why=f"{wanted} alarm: {alert.signal} of {subject}")
 
 
-def _new_data(parts: Parts, model: Model, last: Run | None, now: datetime) -> Iterator[Cause]:
+def _new_data(parts: Parts, model: Model, runs: Sequence[Run], last: Run | None, now: datetime) -> Iterator[Cause]:
     dataset, retrain = model.features.dataset.name, model.retrain
     newest = parts.metadata.datasets.get(dataset)
     if newest is None:
         return
     versions = parts.metadata.datasets.versions(dataset, limit=_MOST) if last is not None else [newest]
-    read = None if last is None else _read(parts, last, dataset)
+    # Whatever its date, what a run has read is not new.
+    read = _read(parts, runs[0], dataset) if runs else None
     fresh = [v for v in versions if last is None or (v.version > read if read is not None else v.created_at > last.created_at)]
     rows = sum(v.added for v in fresh)
     old = last is None or (retrain.max_age is not None and now - last.created_at >= retrain.max_age)
@@ -245,7 +250,7 @@ def due_members(parts: Parts, fleet: Model, now: datetime) -> list[tuple[str, Ca
     alerts = [a for a in parts.metadata.alerts.list(state="open", limit=_MOST) if fleet_of(a.model) == fleet.name]
     wanted = {a.model: a for a in alerts if key_of(a.model) and kind_of(a) == "performance"}
     runs = parts.metadata.runs.list(fleet.name, limit=_MOST) if wanted else ()
-    recent = [run for run in runs if now - run.created_at < fleet.retrain.cooldown]
+    recent = [run for run in runs if timedelta(0) <= now - run.created_at < fleet.retrain.cooldown]
     resting = {key for run in recent for key in run.options.get("members", ())}
     if any("members" not in run.options for run in recent):
         return []

@@ -71,6 +71,9 @@ def _judge_members(parts: Parts, model: Model, window: Window, now: datetime) ->
 
 def _ended(parts: Parts, model: Model, now: datetime) -> list[tuple[Window, Window | None]]:
     last = parts.metadata.windows.last(model.name, mature=False)
+    if last is not None and last.end > now:
+        parts.metadata.windows.drop(model.name, now)
+        last = parts.metadata.windows.last(model.name, mature=False)
     since = last.end if last else parts.metadata.deployments.of(model.name)[0].effective_at
     recent = list(_before(parts, model, since))
     found: list[tuple[Window, Window | None]] = []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from mulle.core.clock import instant, rfc3339
+from mulle.core.clock import EPOCH, instant, rfc3339
 from mulle.core.declare.fleet import fleet_of
 from mulle.core.declare.monitor import Monitor
 from mulle.core.errors import UsageError
@@ -51,7 +51,7 @@ def monitor_view(
     champion = champion_of(current(parts.metadata.deployments.of(model), parts.clock.now()))
     head: Mapping[str, object] = {
         "id": model, "created_at": rfc3339(parts.clock.now()), "model": model, "champion": champion,
-        "paused": paused_view(parts, model),
+        "paused": paused_view(parts, model), "next_window": _next(parts, model) if champion else None,
     }  # fmt: skip
     if start is None and end is None:
         return {**head, "windows": [window_view(w) for w in _latest(parts, model, limit)]}
@@ -72,6 +72,15 @@ def window_view(window: Window) -> Json:
             known = told["value"] is not None and told["estimate"] is not None
             told["estimate_error"] = told["estimate"] - told["value"] if known else None
     return view
+
+
+def _next(parts: Parts, model: str) -> str | None:
+    """Tell when the window that is under way ends, at the latest where windows are of so many rows."""
+    declared, now = parts.project.models.get(fleet_of(model)), parts.clock.now()
+    if declared is None:
+        return None
+    length = declared.monitor.longest
+    return rfc3339(EPOCH + ((now - EPOCH) // length + 1) * length)
 
 
 def _latest(parts: Parts, model: str, limit: int) -> Sequence[Window]:

@@ -34,7 +34,7 @@ class Policy:
     ----------
     name : str
     every_window : bool
-        Train at the end of each window of the monitor, and release what was trained at once, whatever the gates say.
+        Search and train at the end of each window of the monitor, and release what was trained at once, whatever the gates say.
     changes : tuple of (str, str)
         What differs from the declaration: words of `Retrain`, ``window``, ``delay`` and ``min_rows`` of `Monitor`, and
         ``rollout``, with their values as text.
@@ -50,7 +50,8 @@ _NEVER = tuple((word, "") for word in ("on", "cron", "new_rows", "max_age", "new
 
 DECLARED = Policy("declared")
 FROZEN = Policy("frozen", changes=_NEVER)
-EVERY_WINDOW = Policy("every-window", every_window=True, changes=_NEVER)
+EVERY_WINDOW = Policy("every-window", every_window=True, changes=(*_NEVER, ("search", "")))
+"""Each of its runs searches, as runs do unless a declaration says otherwise: to search seldom is the declared policy's own."""
 _KNOWN = {p.name: p for p in (DECLARED, FROZEN, EVERY_WINDOW)}
 
 

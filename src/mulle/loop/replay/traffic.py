@@ -158,8 +158,7 @@ class Traffic:
         loop = asyncio.get_running_loop()
         free: asyncio.Queue[_Connection] = asyncio.Queue()
         for _ in range(self._connections):
-            _, connection = await loop.create_connection(_Connection, self._host, self._port)
-            free.put_nowait(connection)
+            free.put_nowait(await self._connected())
         flying: set[asyncio.Task[None]] = set()
         while True:
             batch, horizon = await asyncio.to_thread(self._next)
@@ -177,6 +176,10 @@ class Traffic:
             with self._changed:
                 self._done_through = max(self._done_through, horizon)
                 self._changed.notify_all()
+
+    async def _connected(self) -> _Connection:
+        _, connection = await asyncio.get_running_loop().create_connection(_Connection, self._host, self._port)
+        return connection
 
     def _next(self) -> tuple[list[Event] | None, int]:
         """Take the events up to the horizon; blocks while there is nothing to do."""
@@ -201,11 +204,13 @@ class Traffic:
             self._host.encode(),
             self._port,
         )
+        if connection.transport is None:  # the server lets go of a connection on which nothing was asked for long
+            connection = await self._connected()
         try:
             status = await connection.ask(head, event.body)
         except ConnectionError as error:
             self._fail(f"{event.path}: {error}")
-            _, connection = await asyncio.get_running_loop().create_connection(_Connection, self._host, self._port)
+            connection = await self._connected()
         else:
             if status >= 300:
                 self._fail(f"{event.path}: HTTP {status} {connection.last[:300]!r}")

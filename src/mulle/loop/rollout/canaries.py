@@ -22,16 +22,31 @@ from mulle.loop.operate import add_deployment, add_deployments
 from mulle.loop.parts import Parts
 from mulle.loop.rollout.evidence import paired
 
-__all__ = ["began", "judge_member_releases", "judge_release"]
+__all__ = ["began", "hold_from_now", "judge_member_releases", "judge_release", "noted"]
 
 _MOVES = 20
 """Last moves of a member that are read: a release has fewer."""
 
 _NOTES = ("await", "hold", "pause", "refuse")
 
+_SKEW = timedelta(minutes=1)
+"""So far may the clocks of two machines be apart without a word."""
+
 _MICROSECOND = timedelta(microseconds=1)
 
 _read_before: dict[str, tuple[tuple[int, tuple[str, ...]], dict[str, Sequence[Deployment]]]] = {}
+
+
+def hold_from_now(parts: Parts, model: str, now: datetime) -> list[Happening]:
+    """Let what a clock that was ahead deployed hold from now on: until its date what was before it would answer."""
+    history = parts.metadata.deployments.of(model)
+    if not history or history[-1].effective_at - now <= _SKEW:
+        return []
+    last = history[-1]
+    why = f"the clock was ahead by {last.effective_at - now}: {model}@{last.to_version} holds from now on"
+    causes = (Cause(type="deployment", id=last.id, why=why),)
+    add_deployment(parts, note(last, "resume", now=now, by="loop", causes=causes))
+    return [("clock", model, why)]
 
 
 def judge_release(parts: Parts, model: Model, now: datetime, effective_at: datetime) -> list[Happening]:
@@ -160,6 +175,11 @@ def _release(history: Sequence[Deployment]) -> Sequence[Deployment]:
     return history[begin:]
 
 
+def noted(history: Sequence[Deployment]) -> dict[str, Deployment]:
+    """Return what was noted in the release that a model's last deployment is in, by the note's word."""
+    return {deployment.action: deployment for deployment in _release(history) if deployment.action in _NOTES}
+
+
 def _beside(deployment: Deployment) -> tuple[int | None, int | None, int | None]:
     challenger = challenger_of(deployment)
     return champion_of(deployment), challenger.version if challenger else None, former_of(deployment)
@@ -167,7 +187,8 @@ def _beside(deployment: Deployment) -> tuple[int | None, int | None, int | None]
 
 def began(history: Sequence[Deployment]) -> datetime:
     """Return when the release or the watch began that a model's last deployment is in: its evidence counts from there."""
-    return _release(history)[0].effective_at
+    # The least: the first may be dated by a clock that was ahead.
+    return min(deployment.effective_at for deployment in _release(history))
 
 
 def _stepped(history: Sequence[Deployment]) -> datetime:

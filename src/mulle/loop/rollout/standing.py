@@ -5,6 +5,7 @@ from __future__ import annotations
 from mulle.core.records.base import Json
 from mulle.core.records.deployment import STAGING, Deployment, challenger_of, champion_of, current, former_of
 from mulle.loop.parts import Parts
+from mulle.loop.rollout.canaries import noted
 from mulle.loop.views.chain import paused_view
 
 __all__ = ["standing"]
@@ -23,16 +24,30 @@ def standing(parts: Parts, model: str, in_force: Deployment | None) -> tuple[Jso
     """
     paused, challenger, former = paused_view(parts, model), challenger_of(in_force), former_of(in_force)
     staged = champion_of(current(parts.metadata.deployments.of(model, STAGING), parts.clock.now()))
-    waits = in_force is not None and in_force.action == "await" and challenger is not None
+    notes = noted(parts.metadata.deployments.of(model)) if challenger is not None else {}
+    waits = "await" in notes
     said = []
     if challenger is not None and challenger.mode == "shadow":
         said.append(f"version {challenger.version} scores unseen beside it")
     if waits:
         said.append(f"the new version waits for approval: `mulle promote {model}`")
+    elif "hold" in notes:
+        why = "; ".join(cause.why for cause in notes["hold"].causes)
+        said.append(f"its release is held ({why}): `mulle promote {model}` or `mulle rollback {model}` ends it")
     if former is not None:
         said.append(f"it is watched beside version {former}")
     if staged is not None and staged != champion_of(in_force) and (challenger is None or staged != challenger.version):
-        said.append(f"{STAGING} has version {staged}")
+        said.append(f"{STAGING} has version {staged}{_in_staging(parts, model)}")
     if paused is not None:
         said.append(f"its automation is paused by {paused['by']} ({paused['why']}): `mulle resume {model}`")
     return {"paused": paused, "waits": waits, "watched": former, STAGING: staged}, said
+
+
+def _in_staging(parts: Parts, model: str) -> str:
+    last = parts.metadata.deployments.of(model, STAGING)[-1]
+    if last.action == "await":
+        return f", which passed there and waits for approval: `mulle promote {model}`"
+    if last.action == "refuse":
+        why = "; ".join(cause.why for cause in last.causes)
+        return f", and it is not released: {why}; `mulle promote {model}` releases it all the same"
+    return ""

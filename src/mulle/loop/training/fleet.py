@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from mulle.core.declare.fleet import key_of
@@ -26,10 +23,11 @@ from mulle.core.records.run import OUTCOMES, GateResult, Member, Run
 from mulle.kernel.bundle import read_contract
 from mulle.kernel.faults import point
 from mulle.lifecycle.rollout.plan import start_release
-from mulle.loop.compute.members import done_file
+from mulle.loop.compute.work import done_file
 from mulle.loop.operate import ONLY, champion, pausing
 from mulle.loop.parts import Parts
 from mulle.loop.rollout.route import publish_routes
+from mulle.loop.training.tracked import tell_members
 
 __all__ = ["CHUNK", "Fleet", "Task", "left_out", "settings_in_force"]
 
@@ -119,7 +117,7 @@ class Fleet:
             point("during:members:recorded")
         publish_routes(self.parts)
         point("during:members:routed")
-        self._log()
+        tell_members(self.parts, self.run)
         summary: Json = {"members": {name: counted[name] for name in OUTCOMES}}
         if why := self._nothing(counted):
             return {**summary, "rejected": why}
@@ -251,26 +249,6 @@ class Fleet:
                 start_release(rollout, before, version, model=member, now=now, effective_at=now, by="loop", causes=causes)
             )
         deployments.add_many(begun)
-
-    def _log(self) -> None:
-        """Tell MLflow in one run: a table of the members, and what sums them up; none is registered there."""
-        members = self.parts.metadata.runs.members(self.run.id)
-        counted = Counter(m.outcome for m in members)
-        metrics = {f"members.{name}": float(counted[name]) for name in OUTCOMES}
-        better = [m.value / m.shared for m in members if m.outcome == "trained" and m.value is not None and m.shared]
-        metrics |= {"members.seconds": sum(m.seconds for m in members)}
-        metrics |= {f"members.{self.model.metric}.of_shared": median(better)} if better else {}
-        with TemporaryDirectory() as folder:
-            with (Path(folder) / "members.csv").open("w", newline="") as file:
-                rows = [to_json(replace(m, run="")) for m in members]
-                writer = csv.DictWriter(
-                    file, [n for n in (rows[0] if rows else {"model": ""}) if n != "run"], extrasaction="ignore"
-                )
-                writer.writeheader()
-                writer.writerows(rows)
-            trials = self.parts.metadata.runs.trials(self.run.id)
-            tags = {"mulle.fleet": self.model.name, "mulle.code": self.run.code}
-            self.parts.tracking().log_run(self.run, trials, metrics, (), tags, files=Path(folder))
 
     def _nothing(self, counted: Counter[str]) -> str:
         # Where the shared model has a new version, the run has made something whatever became of the members.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 from mulle.core.clock import instant, rfc3339
 from mulle.core.declare.fleet import fleet_of, key_of
@@ -39,6 +40,7 @@ __all__ = [
     "paused_view",
     "run_view",
     "runs_view",
+    "settings_of",
     "version_view",
     "versions_view",
 ]
@@ -68,7 +70,7 @@ def known_model(parts: Parts, model: str) -> bool:
 
 def run_view(parts: Parts, run: str) -> Json:
     """Give a run with its stages, gates, trials, data, the version it made, what became of its `members` and, while its folder
-    is there, its `evaluation` and the search's `notes`.
+    is there, its `evaluation`, the search's `notes` and the settings of the `winner`.
 
     Raises
     ------
@@ -83,6 +85,7 @@ def run_view(parts: Parts, run: str) -> Json:
         **_run(parts, record),
         "evaluation": _left(parts, run, "evaluation"),
         "notes": search.get("notes", []) if search else [],
+        "winner": search.get("settings") if search else None,
         "members": run_members_view(parts, run),
     }
 
@@ -107,6 +110,7 @@ def _run(parts: Parts, run: Run) -> Json:
         **to_json(run),
         "state": run_state(events),
         "reason": str(final.detail.get("reason", "")) if final else "",
+        "next": str(final.detail.get("next", "")) if final else "",
         "stages": to_json(run_stages(events)),
         "seconds": round(sum(s.seconds for s in run_stages(events)), 3),
         "finished_at": rfc3339(final.at) if final and final.name not in {"queued", "running"} else None,
@@ -127,9 +131,15 @@ def _left(parts: Parts, run: str, name: str) -> Json | None:
 
 
 def model_view(parts: Parts, name: str) -> Json:
-    """Give a model version by ``MODEL``, ``MODEL@7``, ``MODEL@champion``, ``@challenger`` or ``@latest``."""
+    """Give a model version by ``MODEL``, ``MODEL@7``, ``MODEL@champion``, ``@challenger`` or ``@latest``, with its `settings`."""
     version = find_version(parts, name)
-    return _version(parts, version, parts.metadata.deployments.of(version.model))
+    return {**_version(parts, version, parts.metadata.deployments.of(version.model)), "settings": settings_of(version)}
+
+
+def settings_of(version: ModelVersion) -> Json:
+    """Give the settings that a version was fitted with; empty when its bundle lies elsewhere."""
+    path = Path(version.address) / "bundle.json"
+    return dict(json.loads(path.read_text())["settings"]) if path.is_file() else {}
 
 
 def models_view(parts: Parts, *, model: str | None = None, limit: int = 50, after: str | None = None) -> Json:

@@ -55,7 +55,7 @@ def inspection_figures(inspection: Json | None) -> dict[str, Json]:
     figures = {}
     if inspection["importance"]:
         figures["importance"] = _importance(inspection["importance"][:_MOST], inspection["metric"])
-    figures |= {f"dependence-{i}": _dependence(one) for i, one in enumerate(inspection["dependence"])}
+    figures |= {f"dependence-{i}": _dependence(one, inspection["metric"]) for i, one in enumerate(inspection["dependence"])}
     if len(inspection["curve"]) > 1:
         figures["learning-curve"] = _curve(inspection["curve"], inspection["metric"])
     return figures
@@ -70,13 +70,16 @@ def _importance(shown: Sequence[Json], metric: str) -> Json:
     return {"data": [{**bars, "error_x": spread}], "layout": layout}
 
 
-def _dependence(one: Json) -> Json:
+def _dependence(one: Json, metric: str) -> Json:
     number = one["kind"] == "number"
     at = [float(a) for a in one["at"]] if number else one["at"]
     drawn = {"type": "bar"} if one["kind"] == "category" else {"type": "scatter", "mode": "lines+markers"}
     data = [{**drawn, "x": at, "y": list(values), "name": name} for name, values in one["answers"].items()]
     axis = {"title": {"text": one["column"]}, **({"type": "category"} if one["kind"] == "category" else {})}
-    return {"data": data, "layout": {"title": {"text": f"Mean answer by {one['column']}"}, "xaxis": axis}}
+    names = list(one["answers"])
+    said = (names[0] if metric == "mae" else f"probability of {names[0]}") if len(names) == 1 else "probability"
+    layout = {"title": {"text": f"Mean answer by {one['column']}"}, "xaxis": axis, "yaxis": {"title": {"text": said}}}
+    return {"data": data, "layout": layout}
 
 
 def _curve(points: Sequence[Json], metric: str) -> Json:
@@ -86,7 +89,8 @@ def _curve(points: Sequence[Json], metric: str) -> Json:
         {"x": rows, "y": [p["holdout"] for p in points], "name": "holdout", "error_y": spread},
         {"x": rows, "y": [p["train"] for p in points], "name": "the rows fitted on"},
     ]
-    axes = {"xaxis": {"title": {"text": "rows"}, "type": "log"}, "yaxis": {"title": {"text": metric}}}
+    ticks = {"tickvals": rows, "ticktext": [f"{n:,}" for n in rows]}
+    axes = {"xaxis": {"title": {"text": "rows"}, "type": "log", **ticks}, "yaxis": {"title": {"text": metric}}}
     drawn = [{**line, "type": "scatter", "mode": "lines+markers"} for line in data]
     return {"data": drawn, "layout": {"title": {"text": "Learning curve"}, **axes}}
 

@@ -57,13 +57,14 @@ def explain_view(parts: Parts, prediction_id: str, *, contributions: bool = Fals
     """
     prediction = _prediction(parts, prediction_id)
     model, time = prediction["model"], instant(prediction["time"])
-    version = parts.metadata.models.get(model, prediction["version"])
+    number = prediction["version"]  # of a refusal None
+    version = parts.metadata.models.get(model, number) if number is not None else None
     window = _window(parts, model, time) or _window(parts, fleet_of(model), time)
     return {
         "id": prediction_id,
         **(_explained(prediction, version) if contributions else {}),
         "created_at": prediction["created_at"],
-        "causes": [{"type": "model_version", "id": f"{model}@{prediction['version']}", "why": "it answered the request"}],
+        "causes": [{"type": "model_version", "id": f"{model}@{number}", "why": "it answered the request"}] if number else [],
         "prediction": prediction,
         "features": _features(prediction, version),
         "route": _route(parts, prediction),
@@ -185,7 +186,8 @@ def _label(parts: Parts, prediction: Json) -> Json | None:
         return None
     by_id = pl.col("prediction_id") == prediction["id"]
     time = instant(prediction["time"])
-    by_key = (pl.col("key_text") == prediction.get("key_text")) & (pl.col("time").is_null() | (pl.col("time") == time))
+    named = pl.lit(prediction.get("key_text"), dtype=pl.String)  # null where rows have no key: nothing equals it
+    by_key = (pl.col("key_text") == named) & (pl.col("time").is_null() | (pl.col("time") == time))
     # A label by key may name the fleet, whose member answered.
     mine = rows_of(fleet_of(prediction["model"]))
     rows = labels.filter(mine & (by_id.fill_null(False) | by_key.fill_null(False))).sort("known_at", "created_at").tail(1)

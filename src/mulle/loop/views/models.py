@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from mulle.core.declare.candidates import chosen
 from mulle.core.errors import NotFound, UsageError
 from mulle.core.records.base import Json, to_json
 from mulle.core.records.dataset import DatasetVersion
@@ -14,7 +14,7 @@ from mulle.core.records.model import ModelVersion
 from mulle.core.records.run import Run
 from mulle.loop.data.datasets import find_data
 from mulle.loop.parts import Parts
-from mulle.loop.views.chain import find_version, listing, run_view
+from mulle.loop.views.chain import find_version, listing, run_view, settings_of
 
 __all__ = ["card_view", "compare_view", "reproduce_view", "saw_view", "search_view"]
 
@@ -188,8 +188,7 @@ def _holds(later: DatasetVersion, number: int) -> bool:
 
 
 def _card(version: ModelVersion) -> Json:
-    path = Path(version.address) / "bundle.json"
-    settings = json.loads(path.read_text())["settings"] if path.is_file() else {}
+    settings = settings_of(version)
     return {
         "model": version.model,
         "version": version.version,
@@ -212,9 +211,11 @@ def _differing(items: Sequence[Json]) -> Json:
 
 
 def _flat(item: Json) -> Json:
-    flat: Json = {"candidate": item["settings"].get("candidate")}
+    settings = item["settings"]
+    members = [f"{m['candidate']} {m['weight']:.0%}" for m in settings.get("members", ())]
+    flat: Json = {"candidate": settings.get("candidate"), "members": members or None, "train_on": settings.get("train_on", "all")}
     flat |= {f"metrics.{name}": value for name, value in item["metrics"].items()}
-    flat |= {f"params.{name}": value for name, value in item["settings"].get("params", {}).items()}
+    flat |= {f"params.{name}": value for name, value in chosen(settings.get("params", {})).items()}
     flat |= {f"data.{name}": value for name, value in item["data"].items()}
     flat |= {f"features.{name}": True for name in item["features"]}
     return flat | {"compiled": item["compiled"], "size_bytes": item["size_bytes"]}

@@ -21,7 +21,7 @@ h1 { font-size: 1.3rem; } h2 { font-size: 1.05rem; margin-top: 2rem; }
 .soft, th { color: var(--soft); font-weight: normal; } a { color: inherit; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td { min-width: 4.5rem; overflow-wrap: anywhere; }
+td { min-width: 5.5rem; overflow-wrap: anywhere; }
 li { margin: .4rem 0; } code { font-size: .9em; overflow-wrap: anywhere; }
 .good { color: var(--good); } .bad { color: var(--bad); } .mid { color: var(--mid); }
 """
@@ -73,7 +73,7 @@ def status_page(status: Document, runs: Document, alerts: Document, *, tracking:
 <h2>Elsewhere</h2>
 <ul><li><a href="/docs">The API's reference</a>, <a href="/openapi.json">its OpenAPI document</a>, and
 <a href="/api/v1/status">this page as JSON</a></li>
-<li>Predictions and labels: <code>{escape(inference)}</code></li>
+<li>Predictions and labels: <code>{escape(inference)}</code>; <a href="{escape(inference)}/docs">try a model</a></li>
 <li>MLflow's own page over trials and versions: <code>mlflow ui --backend-store-uri {store}</code></li></ul>
 """
     return _page("Mulle", body, refresh=15)

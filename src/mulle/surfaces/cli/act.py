@@ -58,6 +58,7 @@ def replay(
         list[str] | None,
         typer.Option(help="declared, frozen, every-window, or a variant like slow:cooldown=7d,on=drift; may be repeated."),
     ] = None,
+    step: Annotated[str, typer.Option(help="Time between two looks of the loop.")] = "1d",
     html: Annotated[Path | None, typer.Option(help="Also write the comparison as a page.")] = None,
 ) -> None:
     """Play the loop over history, in a home of its own: each policy beside the others, or the declared one beside a frozen model.
@@ -65,7 +66,7 @@ def replay(
     A variant changes words of ml.Retrain (cron, on, cooldown ...; several causes joined by +), window, delay and min_rows of
     ml.Monitor, or rollout=immediate. Killed half-way, the same command goes on with the policies that were not finished.
     """
-    from mulle.core.clock import instant
+    from mulle.core.clock import duration, instant
     from mulle.surfaces.cli import render
     from mulle.surfaces.replay_page import replay_page
     from mulle.surfaces.replays import play
@@ -73,7 +74,8 @@ def replay(
     call = session(ctx)
     call.parts.project.model(model)
     with _telling(call, f"replay {model}") as said:
-        view = play(call.settings, call.parts.project, model, instant(start), instant(end), said, policy or ())
+        span = (instant(start), instant(end))
+        view = play(call.settings, call.parts.project, model, *span, said, policy or (), duration(step))
     if html is not None:
         html.write_text(replay_page(view), encoding="utf-8")
         view["html"] = str(html)

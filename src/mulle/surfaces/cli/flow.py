@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mulle.core.clock import WallClock, rfc3339
+from mulle.core.errors import UsageError
 from mulle.surfaces.cli.session import Session, session
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def stream(
     """
     from mulle.bootstrap.inference import wire_stream
     from mulle.core.clock import duration
-    from mulle.core.errors import UsageError
+    from mulle.kernel.pauses import shorten_pauses
     from mulle.lifecycle.serving.streaming import StreamOrder
     from mulle.surfaces.door import check_binding
     from mulle.surfaces.flow_metrics import FlowMetrics, serve_metrics
@@ -97,6 +98,7 @@ def stream(
     flow, handler = wire_stream(call.settings, order, say=lambda words: call.err.print(words, markup=False))
     port = serve_metrics(FlowMetrics(model.partition("@")[0], flow.flow, handler.tally), call.settings.host, metrics_port)
     call.err.print(f"metrics  http://{call.settings.host}:{port}/metrics")
+    shorten_pauses()
     with _asked_to_stop() as stopping:
         try:
             flow.run(handler, stopping)

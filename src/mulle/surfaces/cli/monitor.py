@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from mulle.surfaces.cli.session import session, write_page
-from mulle.surfaces.words import cell, moment
+from mulle.surfaces.words import moment
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,9 +49,11 @@ def monitor(
 def monitored(view: Json) -> list[RenderableType]:
     """Draw the signals over the windows, the performance beside its estimate, and the span where one was asked for."""
     from mulle.surfaces.cli.table import table
-    from mulle.surfaces.monitor_page import worst_first
+    from mulle.surfaces.monitor_page import nothing_yet, worst_first
 
     windows, shown = view["windows"], []
+    if not windows:
+        return [escape(nothing_yet(view)), *_paused(view)]
     ranked = worst_first(windows)
     rows = [
         (s["feature"], s["signal"], _drawn(s["values"]), s["last"]["value"], s["last"]["bound"], _chance(s["last"]),
@@ -72,22 +74,25 @@ def monitored(view: Json) -> list[RenderableType]:
         when = f"{moment(span['start'])} to {moment(span['end'])} as one"
         head = f"{when}: {span['windows']} windows, {span['rows']:,} rows, held against version {span['version']}"
         shown.append(table(head, ("feature", "signal", "value", "bound", "by chance", "verdict"), held))
-    told: list[RenderableType] = list(shown)
-    if paused := view.get("paused"):
-        told.append(f"its automation is paused by {escape(paused['by'])} ({escape(paused['why'])})")
-    return told
+    return [*shown, *_paused(view)]
+
+
+def _paused(view: Json) -> list[RenderableType]:
+    paused = view.get("paused")
+    return [f"its automation is paused by {escape(paused['by'])} ({escape(paused['why'])})"] if paused else []
 
 
 _WINDOW = (
-    "from", "to", "rows", "held against", "mature", "metric", "value", "estimate", "off by", "labels", "never", "performance",
-    "signals that alarm",
+    "from", "to", "rows", "held against", "mature", "metric", "value", "estimate", "off by", "labels", "never", "verdict",
+    "alarms",
 )  # fmt: skip
 
 
 def _window(window: Json) -> tuple[object, ...]:
     told = window["performance"] or {}
     share = f"{told['labels_share']:.0%}" if told else None
-    loud = [f"{s['signal']} {s['feature']} {cell(s['value'])}" for s in window["signals"] if s["verdict"] == "alarm"]
+    # What alarms is named above; here a number, for a row of many names hides the others.
+    loud = sum(s["verdict"] == "alarm" for s in window["signals"]) or None
     return (
         moment(window["start"]), moment(window["end"]), window["rows"], window["reference"],
         "yes" if window["mature"] else "not yet", told.get("metric"), told.get("value"), told.get("estimate"),

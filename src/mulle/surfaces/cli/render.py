@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from mulle.core.declare.candidates import chosen
 from mulle.surfaces.cli.render_members import fleet
 from mulle.surfaces.cli.table import COLOURS, facts, more, table
 from mulle.surfaces.words import causes_in_words, cell, moment, routes_in_words
@@ -75,12 +76,15 @@ def runs(view: Json) -> list[RenderableType]:
 def run(view: Json) -> list[RenderableType]:
     """Show one run: facts, stages, trials, gates."""
     told = {
-        "run": view["id"], "model": view["model"], "state": view["state"], "reason": view["reason"],
+        "run": view["id"], "model": view["model"], "state": view["state"], "reason": view["reason"], "next": view.get("next"),
         "cause": causes_in_words(view), "started": moment(view["created_at"]), "cutoff": moment(view["cutoff"]),
         "data": ", ".join(f"{k}@{v}" for k, v in view["data"].items()), "code": view["code"], "git": view["git"],
+        "winner": _won(view.get("winner")),
         "version": f"{view['model']}@{view['model_version']}" if view["model_version"] else None,
         "not released": view.get("release"),
     }  # fmt: skip
+    seldom = ("reason", "next", "git", "winner", "not released")
+    told = {name: fact for name, fact in told.items() if fact or name not in seldom}
     stages = [(s["name"], s["state"], f"{s['seconds']:.2f}") for s in view["stages"]]
     return [
         facts(told),
@@ -101,12 +105,26 @@ def _leaderboard(trials: Sequence[Json]) -> RenderableType:
             t["score"],
             t["failure"] or t["state"],
             f"{t['seconds']:.2f}",
-            t["params"],
+            _parameters(t),
             t.get("reason"),
         )
         for t in best
     ]
     return table("Trials, best first", ("trial", "candidate", "score", "state", "seconds", "parameters", "why"), rows)
+
+
+def _parameters(trial: Json) -> Json:
+    past = {} if trial.get("train_on", "all") == "all" else {"train_on": trial["train_on"]}
+    return {**chosen(trial["params"]), **past}
+
+
+def _won(settings: Json | None) -> str | None:
+    """Say what won: a candidate, or the members of an ensemble with their weights."""
+    if not settings:
+        return None
+    members = [f"{m['candidate']} {m['weight']:.0%}" for m in settings.get("members", ())]
+    past = f", trained on {settings['train_on']}" if "train_on" in settings else ""
+    return (f"ensemble of {', '.join(members)}" if members else str(settings["candidate"])) + past
 
 
 def run_explained(view: Json) -> list[RenderableType]:
@@ -176,7 +194,7 @@ def model(view: Json) -> list[RenderableType]:
     )
     told = {
         "version": f"{view['model']}@{view['version']}", "aliases": view["aliases"], "made": moment(view["created_at"]),
-        "metrics": view["metrics"], "compiled": view["compiled"], "parity": proof,
+        "winner": _won(view.get("settings")), "metrics": view["metrics"], "compiled": view["compiled"], "parity": proof,
         "size": f"{view['size_bytes'] / 1024:,.0f} KiB",
         "features": view["features"], "data": ", ".join(f"{k}@{v}" for k, v in view["data"].items()),
         "metrics from rows until": moment(view["data_cutoff"]), "fitted on rows until": moment(view["refit_cutoff"]),
@@ -296,9 +314,10 @@ def explained(view: Json) -> list[RenderableType]:
     deployed = route["deployment"] or {}
     run_told = view["run"] or {}
     told = {
-        "prediction": told["id"], "answer": told["value"], "asked for": moment(told["time"]), "key": told["key"],
+        "prediction": told["id"], "answer": _refusal(told) if told.get("error") else told["value"],
+        "asked for": moment(told["time"]), "key": told["key"],
         "label": (label["value"] if label["value"] is not None else f"none will come: {label['reason']}") if label else None,
-        "version": f"{told['model']}@{told['version']} as {route['mode']}",
+        "version": f"{told['model']}@{told['version']} as {route['mode']}" if told["version"] is not None else None,
         "deployment": f"{deployed['action']} by {deployed['by']} at {moment(deployed['effective_at'])}" if deployed else None,
         "run": f"{run_told['id']}: {causes_in_words(run_told)}" if run_told else None,
         "data": ", ".join(f"{d['dataset']}@{d['version']}" for d in view["data"]),
@@ -313,6 +332,11 @@ def explained(view: Json) -> list[RenderableType]:
     rows = [(name, f["value"], f"{did[name]:+.6g}" if name in did else None, f["source"], f["columns"], moment(f["tick"]),
              moment(f["freshness"])) for name, f in view["features"].items()]  # fmt: skip
     return [facts(told), table("Features", ("feature", "value", "did", "source", "columns", "tick", "fresh as of"), rows)]
+
+
+def _refusal(prediction: Json) -> str:
+    fields = ", ".join(prediction.get("unseen") or ())
+    return f"none, refused: {prediction['error']}" + (f" ({fields})" if fields else "")
 
 
 def predictions(view: Json) -> list[RenderableType]:

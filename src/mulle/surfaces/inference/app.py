@@ -193,7 +193,7 @@ class Inference:
         door, model, version, action = _model_path(path)
         handlers = _ACTIONS.get((door, action))
         if not model or handlers is None or version == -1:
-            raise NotFound(f"nothing is served at {path[:200]}", next="see docs/reference/http.md")
+            raise NotFound(f"nothing is served at {path[:200]}", next="GET /docs shows what is, /openapi.json lists it")
         found: Found = (path, _allowed(handlers, method, path), model, version)
         if model in self.runtime.table and len(self._paths) < 50_000:
             self._paths[(path, method)] = found
@@ -223,7 +223,7 @@ class Inference:
             # Loaded only when asked for: it is an extra, and costs memory.
             from mulle.surfaces.inference.rpc import start_rpc
 
-            self._end = await start_rpc(self.runtime, self._settings, self._door)
+            self._end = await start_rpc(self.runtime, self._settings, self._door, self._traces)
 
 
 def _trace(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mulle.core.errors import Malformed, MulleError, NotFound, TooLarge, UsageError
+from mulle.core.errors import Deadline, Malformed, MulleError, NotFound, Overloaded, TooLarge, UsageError
 from mulle.lifecycle.serving.route import Forced
 from mulle.lifecycle.serving.runtime import Runtime
 from mulle.lifecycle.serving.score import Answer
@@ -124,6 +124,9 @@ def count_refused(runtime: Runtime, error: BaseException, model: str, status: in
     runtime.tally.request(known, version, "", status, seconds)
     runtime.tally.kinds[(known, version, error.slug if isinstance(error, MulleError) else MulleError.slug)] += 1
     incidents.failed(error, request, known, status, seconds)
+    # What a version took is in the log with its answer or its error.
+    if known and isinstance(error, (Overloaded, Deadline)) and "model" in error.facts and "left" not in error.facts:
+        runtime.turned_away.add(known, request, started, error)
 
 
 async def _forced(runtime: Runtime, call: Call) -> Forced:

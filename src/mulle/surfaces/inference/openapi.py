@@ -126,6 +126,8 @@ def _example(address: Path, contract: Contract) -> Document:
 def _shown(value: object, field: InputField) -> object:
     if value is None or value != value or (field.type != "BYTES" and isinstance(value, str)):
         return _BLANK[field.type]
+    if isinstance(value, float):
+        return float(f"{value:.6g}")  # an example to read and change
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
 
 

@@ -19,6 +19,7 @@ import mulle
 from mulle.core.clock import duration
 from mulle.core.errors import Malformed, NotFound, Unavailable
 from mulle.core.settings import Settings
+from mulle.kernel.tracing import RequestTraces
 from mulle.lifecycle.serving.ids import fresh_ids
 from mulle.lifecycle.serving.runtime import Runtime
 from mulle.surfaces.inference import repository
@@ -37,6 +38,10 @@ _STATUS = {
     415: grpc.StatusCode.INVALID_ARGUMENT, 422: grpc.StatusCode.INVALID_ARGUMENT, 429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     503: grpc.StatusCode.UNAVAILABLE, 504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }  # fmt: skip
+_FAULTS = {
+    grpc.StatusCode.UNKNOWN, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DATA_LOSS,
+}  # fmt: skip
 _OPEN = {"ServerLive", "ServerReady"}
 _CONTENTS = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
@@ -47,7 +52,9 @@ _LONGEST = 4000
 """Characters of a problem in the metadata, of which gRPC takes 8 KiB."""
 
 
-async def start_rpc(runtime: Runtime, settings: Settings, door: Door) -> Callable[[], Awaitable[None]]:
+async def start_rpc(
+    runtime: Runtime, settings: Settings, door: Door, traces: RequestTraces | None = None
+) -> Callable[[], Awaitable[None]]:
     """Serve gRPC beside HTTP; returns what ends it after the calls that it took.
 
     Raises
@@ -55,7 +62,7 @@ async def start_rpc(runtime: Runtime, settings: Settings, door: Door) -> Callabl
     Unavailable
         When the port is taken.
     """
-    service = _Service(runtime, door)
+    service = _Service(runtime, door, traces)
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
             service.method(name),
@@ -86,8 +93,8 @@ async def start_rpc(runtime: Runtime, settings: Settings, door: Door) -> Callabl
 
 
 class _Service:
-    def __init__(self, runtime: Runtime, door: Door) -> None:
-        self._runtime, self._door = runtime, door
+    def __init__(self, runtime: Runtime, door: Door, traces: RequestTraces | None) -> None:
+        self._runtime, self._door, self._traces = runtime, door, traces
         self.messages = messages()
 
     def method(self, name: str) -> Callable[[Any, Any], Awaitable[Any]]:
@@ -98,6 +105,9 @@ class _Service:
         async def answer(data: bytes, context: Any) -> Any:
             started, id = time.perf_counter(), fresh_ids(time.time_ns() // 1000, 1)[0]
             call = Call(id, _headers(context), data, b"", "", None, started)
+            if self._traces is not None:
+                self._traces.begin(id, call.headers.get(b"traceparent", b"").decode("latin-1"))
+            code = grpc.StatusCode.OK
             try:
                 if name not in _OPEN:
                     self._door.check(call.headers)
@@ -107,6 +117,7 @@ class _Service:
                 reply = await handler(call, request)
             except asyncio.CancelledError as error:
                 count_refused(self._runtime, error, call.model, 504, started, id)
+                code = grpc.StatusCode.CANCELLED
                 raise
             except Exception as error:
                 error = problem_of(error)
@@ -115,6 +126,9 @@ class _Service:
                 trailing = (("mulle-problem-bin", told),) if len(told) <= _LONGEST else ()
                 code = _STATUS.get(error.status, grpc.StatusCode.INTERNAL)
                 await context.abort(code, error.detail[:_LONGEST], (("x-request-id", id), *trailing))
+            finally:
+                if self._traces is not None:
+                    _trace(self._traces, name, call, code)
             call.count(self._runtime, 200)
             return reply
 
@@ -181,6 +195,15 @@ class _Service:
 
     def _make(self, kind: str, /, **fields: object) -> Any:
         return self.messages[kind](**fields)
+
+
+def _trace(traces: RequestTraces, method: str, call: Call, code: grpc.StatusCode) -> None:
+    # Names of attributes and which statuses are the server's faults: OpenTelemetry's conventions for gRPC.
+    about: dict[str, str | int | float] = {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": method}
+    about |= {"rpc.grpc.status_code": code.value[0], "mulle.request": call.request}
+    about |= {"mulle.model": call.model} if call.model else {}
+    about |= {"mulle.version": call.answered, "mulle.route": call.route} if call.route else {}
+    traces.end(call.request, f"{SERVICE}/{method}", about, f"status {code.name}" if code in _FAULTS else "")
 
 
 def _parsed(kind: Any, data: bytes) -> Any:

@@ -16,6 +16,7 @@ import uvicorn
 from mulle.core.clock import duration
 from mulle.core.errors import UsageError
 from mulle.core.settings import Settings
+from mulle.kernel.pauses import shorten_pauses
 from mulle.surfaces.door import is_loopback
 from mulle.surfaces.inference.app import Inference
 from mulle.surfaces.inference.listening import BACKLOG, LEAVE, Door, listen
@@ -102,6 +103,7 @@ def serve(settings: Settings, app: Inference, *, door: Door | None = None, begun
     server = _Server(config, app, door, begun)
     # uvicorn raises the signal again once it has ended well; a graceful end on request is exit code 0.
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: None), LEAVE: signal.signal(LEAVE, server.leave)}
+    shorten_pauses()
     try:
         server.run(sockets=[door.listening])
     finally:

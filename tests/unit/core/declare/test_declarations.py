@@ -106,6 +106,9 @@ def test_what_is_trained_on_is_one_window_or_several() -> None:
         (lambda: ml.Search(parallel=0), "parallel=0"),
         (lambda: ml.Search(memory="2 gigs"), "'2 gigs' cannot be read"),
         (lambda: ml.Search(validation="kfold"), "validation is a str"),  # type: ignore[arg-type]
+        (lambda: ml.Search([ml.ridge(), ml.lightgbm(), ml.ridge()]), "the candidate ridge stands twice"),
+        (lambda: ml.Search(["ridge"]), "the candidate 'ridge' is none"),  # type: ignore[list-item]
+        (lambda: ml.Search([ml.ridge]), "the candidate <function ridge"),  # type: ignore[list-item]
         (lambda: ml.kfold(1), "folds=1"),
         (lambda: ml.holdout(1.5), "a holdout of 1.5"),
         (lambda: ml.holdout("14d", by="customer"), "by time or by group"),

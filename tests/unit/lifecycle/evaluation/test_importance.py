@@ -70,9 +70,14 @@ def test_the_few_that_matter_are_found_among_thousands_without_trying_each() -> 
         calls += 1
         return inner(given)
 
-    found = worth_a_look(matrix, {f"f{i}": [i] for i in range(2_000)}, loss, seed=0)
+    features = {f"f{i}": [i] for i in range(2_000)}
+    found, left = worth_a_look(matrix, features, loss, seed=0)
     assert sorted(found) == ["f1999", "f7", "f700"]
+    assert left == 0
     assert calls < 120
+    found, left = worth_a_look(matrix, features, loss, seed=0, least=1, enough=lambda: True)
+    assert len(found) == 1, "some are found whatever time there is"
+    assert left > 0
 
 
 def test_it_ends_when_the_time_is_up() -> None:

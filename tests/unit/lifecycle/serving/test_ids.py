@@ -23,3 +23,12 @@ def test_played_again_they_are_the_same_and_differ_by_row_and_version() -> None:
     once = repeatable_ids([5_000_000, 5_000_000], [b"a", b"b"], "m@1")
     assert once == repeatable_ids([5_000_000, 5_000_000], [b"a", b"b"], "m@1")
     assert len({*once, *repeatable_ids([5_000_000, 5_000_000], [b"a", b"b"], "m@2")}) == 4
+
+
+def test_they_are_what_they_were_in_earlier_releases() -> None:
+    # A message that is scored again after an upgrade must have the id that it had.
+    moments = [1_362_096_000_000_000, 1_362_096_123_456_789, 5_000_000]
+    assert repeatable_ids(moments, [b"a", b"b", b"c"], "m@1") == [
+        "017MHKZ300XWJFE5DY8N20A2RK", "017MHM2VJ0X37TFMWW36W4ZC7E", "00000004W89R4AH29D30B3CY20",
+    ]  # fmt: skip
+    assert repeatable_ids([], [], "m@1") == []

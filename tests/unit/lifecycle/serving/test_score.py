@@ -63,7 +63,8 @@ def test_the_answer_and_its_log_row_agree(shelf: Shelf, made: list[tuple[str, Pa
     assert scored.unseen == ["kind"]
 
 
-def test_without_polars_answers_log_and_refusals_are_the_same(shelf: Shelf, tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 200])
+def test_without_polars_answers_log_and_refusals_are_the_same(shelf: Shelf, tmp_path: Path, times: int) -> None:
     route = version(4, bundle(tmp_path / "b", offset=1.0, plain=True))
     plain = ready(shelf, route)
     predictor = plain.loaded[0].predictor
@@ -75,6 +76,7 @@ def test_without_polars_answers_log_and_refusals_are_the_same(shelf: Shelf, tmp_
         row(5, -0.0, at="1969-12-31T23:59:59.5Z"),
         {"id": 6, "size": 1.5, "kind": "a"}, {"kind": "a", "size": 0.1, "at": "2013-03-01T10:00:00+05:00", "id": 7.0},
     ]  # fmt: skip
+    hostile *= times
     given = replace(batch(*hostile), requests=[f"q{i}" for i in range(len(hostile))], named=True)
     one, other = score_batch([plain], given), score_batch([polars], given)
     assert repr(one.answers) == repr(other.answers)

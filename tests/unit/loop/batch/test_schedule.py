@@ -103,3 +103,11 @@ def test_what_cannot_be_is_refused_in_the_project() -> None:
         Batch("m", "d", "out/", "daily")
     with pytest.raises(DeclarationError, match="max_rejected"):
         Batch("m", "d", "out/", "0 5 * * *", max_rejected=5)
+
+
+def test_a_clock_that_was_ahead_keeps_no_batch_waiting(parts: Parts) -> None:
+    for moment, due in (("2024-05-06T12:00:00Z", 0), ("2024-08-06T12:00:00Z", 1)):
+        assert len(due_batches(at(parts, moment), instant(moment))) == due, moment
+    assert looked(parts, "2024-08-06T12:00:00Z") == [("done", 300)]
+    for moment, due in (("2024-05-06T12:00:00Z", 0), ("2024-05-07T05:00:00Z", 1)):
+        assert len(due_batches(at(parts, moment), instant(moment))) == due, moment

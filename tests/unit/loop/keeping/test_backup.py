@@ -197,3 +197,14 @@ def test_an_erasure_names_the_backups_that_hold_the_rows_still(lab: Parts, tmp_p
     assert erasure.removed["rows"] == 1
     assert erasure.backups == (str(tmp_path / "b"),)
     assert lab.metadata.datasets.erasures("cells") == [erasure]
+
+
+def test_what_staging_logged_is_in_a_backup_and_its_routes_are_made_anew(lab: Parts, tmp_path: Path) -> None:
+    staging = lab.settings.home / "staging"
+    (staging / "log").mkdir(parents=True)
+    (staging / "log" / "predictions-1.seg").write_bytes(b"rows")
+    (staging / "routes.json").write_text(str(lab.settings.home))
+    back_up(lab.settings, tmp_path / "home.tar.gz")
+    settings = load_settings({"project": lab.settings.project, "home": tmp_path / "other"}, {})
+    restore(settings, tmp_path / "home.tar.gz")
+    assert [p.name for p in (settings.home / "staging").rglob("*") if p.is_file()] == ["predictions-1.seg"]

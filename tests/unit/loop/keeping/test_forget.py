@@ -74,20 +74,20 @@ def people(opened: Opened) -> Parts:
     return parts
 
 
-def _predictions(parts: Parts, *emails: str) -> None:
+def _predictions(parts: Parts, *emails: str, model: str = "m", table: str = PREDICTIONS) -> None:
     rows = []
     for email in emails:
         key = json.dumps({"email": email}, separators=(",", ":"))
         rows.append(
             {
-                "id": IDS[email], "created_at": instant("2013-02-01"), "request": "r", "model": "m", "version": 1,
+                "id": IDS[email], "created_at": instant("2013-02-01"), "request": "r", "model": model, "version": 1,
                 "route": "champion", "key": key, "time": instant("2013-02-01"), "row": key, "features": "{}", "value": "1",
                 "probabilities": "{}", "freshness": "{}", "unseen": "[]", "seconds": 0.0, "day": "2013-02-01",
                 "key_text": key_text([email]),
             }
         )  # fmt: skip
     frame = pl.DataFrame(rows, schema=PREDICTION_SCHEMA)
-    parts.lake.append(PREDICTIONS, frame, application="test", sequence=1, partition_by=["day"])
+    parts.lake.append(table, frame, application=f"test-{model}", sequence=1, partition_by=["day"])
 
 
 def places(folder: Path, text: str) -> list[str]:
@@ -121,6 +121,19 @@ def test_a_person_is_forgotten_everywhere_and_that_is_recorded(people: Parts) ->
     assert read_dataset(people, "people").sort("email")["email"].to_list() == ["bob@example.org", "eve@example.org"]
     assert read_dataset(people, "people@1")["email"].to_list() == ["bob@example.org"], "an earlier version shows what is left"
     assert people.lake.scan(LABELS).collect()["value"].to_list() == ["4"]
+
+
+def test_what_staging_and_a_fleets_members_answered_is_forgotten_too(people: Parts) -> None:
+    _predictions(people, ANN, BOB, table=f"{PREDICTIONS}_staging")
+    _predictions(people, ANN, BOB, model="m/rome")
+    record = forget(people, "people", [ANN], by="ada", causes=WHY)
+    assert record.removed["predictions"] == 3
+    assert [path for path in places(people.settings.home / "lake", "ann.secret") if "predictions" in path] == []
+    left = [people.lake.scan(table).select("model", "key_text").collect() for table in (PREDICTIONS, f"{PREDICTIONS}_staging")]
+    assert [rows.sort("model").rows() for rows in left] == [
+        [("m", key_text([BOB])), ("m/rome", key_text([BOB]))],
+        [("m", key_text([BOB]))],
+    ]
 
 
 def test_samples_of_others_stay_and_those_without_a_key_go(people: Parts) -> None:

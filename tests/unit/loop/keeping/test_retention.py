@@ -75,6 +75,16 @@ def test_a_dry_run_names_what_would_go_and_a_run_removes_it(home):
     assert gc_view(parts, dry_run=True)["items"] == []
 
 
+def test_what_staging_logged_is_kept_no_longer(home):
+    parts, _ = with_log(home, Log(keep="400d"))
+    settled(parts)
+    staged = f"{PREDICTIONS}_staging"
+    parts.lake.append(staged, parts.lake.scan(PREDICTIONS).collect(), application="test", sequence=1, partition_by=["day"])
+    assert [(i["kind"], i["rows"]) for i in gc_view(parts, dry_run=True)["items"] if i["kind"] == staged] == [(staged, 3)]
+    gc_view(parts, dry_run=False)
+    assert rows(parts, staged) == 0
+
+
 def test_other_models_rows_stay(home):
     parts, _ = with_log(home, Log(keep="400d"))
     settled(parts)

@@ -215,6 +215,29 @@ def test_after_downtime_a_schedule_is_caught_up_once(world):
     assert home.cause(at + timedelta(minutes=10)) == "schedule"
 
 
+def test_what_a_clock_that_was_ahead_has_dated_holds_nothing_back(world):
+    home = world('on=["performance", "new_data"], cron="0 4 * * *", cooldown="1d", per_day=1')
+    home.data(1, T0)
+    home.run(T0 - DAY, read=1)
+    home.data(2, T0 + 40 * DAY)
+    home.run(T0 + 40 * DAY, read=2)
+    # The clock is right again, 40 days before the last run.
+    at = T0 + 2 * HOUR
+    assert home.cause(at, "performance") == "alert"
+    assert home.cause(at + DAY) == "schedule"
+    home.run(at + DAY, read=2)
+    assert home.cause(at + DAY + HOUR, "performance") is None, "runs of now count from now"
+
+
+def test_what_a_run_of_the_future_has_read_is_not_new(world):
+    home = world('on=["new_data"], cooldown="1d"')
+    home.data(1, T0)
+    home.run(T0 - 2 * DAY, read=1)
+    home.data(2, T0 + 40 * DAY)
+    home.run(T0 + 40 * DAY, read=2)
+    assert home.cause(T0) is None
+
+
 def test_runs_in_vain_widen_the_cooldown_and_a_better_one_resets_it(world):
     home = world('on=["drift"], cooldown="1d"')
     model = home.parts.project.models["m"]

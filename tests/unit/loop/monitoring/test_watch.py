@@ -15,7 +15,7 @@ from rich.console import Console
 
 from mulle.bootstrap.parts import wire
 from mulle.core.clock import ReplayClock, rfc3339
-from mulle.core.errors import ContractError, UsageError
+from mulle.core.errors import ContractError, MulleError, Overloaded, UsageError
 from mulle.core.hashing import derived_id
 from mulle.core.records.base import Cause
 from mulle.core.records.window import Window
@@ -24,6 +24,7 @@ from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import Segment, log_folder, pack
 from mulle.lifecycle.serving.logged import refused_record
 from mulle.loop.data.labels import import_labels
+from mulle.loop.monitoring.triggers import due_cause
 from mulle.loop.monitoring.watch import judge_windows
 from mulle.loop.monitoring.windows import monitor_view
 from mulle.loop.parts import Parts
@@ -46,8 +47,9 @@ far = ml.Model(
     search=ml.Search([ml.ridge()], trials=2), gates=[ml.parity(1e-4)], rollout=ml.immediate(),
     monitor=ml.Monitor(
         window=300, delay="1d", min_rows=100, performance=ml.at_most("mae", 3), slices="station",
-        drift=ml.psi(0.2) | ml.wasserstein(0.3),
+        drift=ml.psi(0.2) | ml.wasserstein(0.3), service=ml.service(errors=0.05),
     ),
+    retrain=ml.Retrain(on=["skew", "service"], cooldown="0s"),
 )
 """
 LEVELS = {"a": 1.0, "b": 5.0, "c": 9.0}
@@ -70,7 +72,9 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parts]:
     run_model(parts, "far", causes=WHY)
     for hour in range(4):
         answer(parts, START + timedelta(hours=hour), shift=2.0 if hour == 3 else 0.0, wrong=30 if hour == 1 else 0)
-    refuse(parts, START + timedelta(hours=2, minutes=1), 100)
+    wrong = ContractError("load is 'x', expected Float64", field="load", row=0, model="far")
+    refuse(parts, START + timedelta(hours=2, minutes=1), 100, wrong)
+    refuse(parts, START + timedelta(hours=3, minutes=1), 60, Overloaded("400 rows are waiting", model="far"))
     drain(log_folder(parts.settings.home), parts.lake, now=START + timedelta(hours=5))
     yield parts
     parts.online.close()
@@ -95,8 +99,7 @@ def answer(parts: Parts, at: datetime, *, shift: float, wrong: int) -> None:
     write(parts, pack(orjson.dumps(told)))
 
 
-def refuse(parts: Parts, at: datetime, count: int) -> None:
-    error = ContractError("load is 'x', expected Float64", field="load", row=0, model="far")
+def refuse(parts: Parts, at: datetime, count: int, error: MulleError) -> None:
     told = refused_record("far", [(derived_id(at, f"r{n}"), 0.0, None, error) for n in range(count)], [], now=at)
     assert told is not None
     write(parts, told)
@@ -120,7 +123,14 @@ def alarms(window: Window) -> set[tuple[str, str]]:
 
 
 def test_windows_by_count_name_skew_refused_fields_and_drift_and_estimate_before_labels(lived: Parts) -> None:
-    windows = look(lived, START + timedelta(hours=5))
+    found: list[Cause | None] = []
+    for hour in (1, 2, 3, 5):
+        windows = look(lived, START + timedelta(hours=hour))
+        model = lived.project.model("far")
+        found.append(due_cause(lived, model, lived.metadata.alerts.list("far", state="open"), lived.clock.now()))
+    assert [cause.why if cause else "" for cause in found] == [
+        "", "skew alarm: skew of level", "", "service alarm: errors of far"
+    ], "what was under alarm causes a run, and no longer once it is well"  # fmt: skip
     assert [w.rows for w in windows] == [300] * 4
     assert alarms(windows[0]) == set()
     assert alarms(windows[1]) >= {("level", "skew")}

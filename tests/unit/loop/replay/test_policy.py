@@ -21,7 +21,13 @@ from mulle.loop.replay.policy import DECLARED, EVERY_WINDOW, FROZEN, Policy, rea
 def declared() -> Project:
     rides = Dataset("rides", Files("rides.csv"), key="id", time="at", outcome=["y"])
     shape = features(rides)(lambda rows: rows)
-    model = Model("m", features=shape, target="y", task="regression", retrain=Retrain(on=["drift"], cron="0 4 * * *", new_rows=9))
+    model = Model(
+        "m",
+        features=shape,
+        target="y",
+        task="regression",
+        retrain=Retrain(on=["drift"], cron="0 4 * * *", new_rows=9, search="9d"),
+    )
     return collect({"m": model}, Path("."), "code")
 
 
@@ -50,6 +56,12 @@ def test_what_cannot_be_read_is_told_with_what_can(texts: list[str], says: str) 
 def test_a_frozen_model_listens_to_nothing() -> None:
     retrain = varied(declared(), "m", FROZEN).model("m").retrain
     assert (retrain.on, retrain.cron, retrain.new_rows, retrain.max_age, retrain.after) == ((), None, None, None, ())
+
+
+def test_one_that_trains_every_window_searches_each_time_and_listens_to_nothing_else() -> None:
+    retrain = varied(declared(), "m", EVERY_WINDOW).model("m").retrain
+    assert (retrain.search, retrain.on, retrain.cron) == (None, (), None)
+    assert varied(declared(), "m", FROZEN).model("m").retrain.search == timedelta(days=9)
 
 
 def test_what_is_declared_stays_as_it_is() -> None:

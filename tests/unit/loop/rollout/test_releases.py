@@ -256,6 +256,9 @@ def test_answers_that_differ_are_said_once_and_need_proof_of_better(opened):
     assert [h[0] for h in look(parts, START + 3 * HOUR).happenings if h[0] != "alert"] == ["hold"]
     assert last(parts).evidence["service"]["answers"] > 0.2
     assert not [h for h in look(parts, START + 4 * HOUR).happenings if h[0] == "hold"]
+    says = status_view(parts)["models"][0]["says"]
+    assert "its release is held (" in says
+    assert "`mulle promote m` or `mulle rollback m` ends it" in says
 
 
 def test_an_approval_is_waited_for_and_said_and_a_person_promotes(opened):
@@ -279,6 +282,7 @@ def test_a_release_at_once_waits_for_approval_unseen(opened):
     assert modes(parts) == {1: "champion", 2: "shadow"}
     look(parts, START + timedelta(days=9))
     assert last(parts).action == "await"
+    assert "waits for approval: `mulle promote m`" in status_view(parts)["models"][0]["says"]
     assert champion_of(promote(parts, "m", by="ada")) == 2
 
 
@@ -365,6 +369,7 @@ def test_staging_comes_first_and_its_routes_are_its_own(opened):
     assert last(parts, "staging").evidence["staging"]["problem"]
     assert not look(parts, START + 3 * HOUR).happenings
     assert modes(parts) == before
+    assert "does not pass in staging" in status_view(parts)["models"][0]["says"]
     # A person may know better: production begins the declared release of what staging has.
     asked = promote(parts, "m", by="ada")
     assert (asked.environment, asked.action, asked.to_version) == ("production", "shadow", 2)

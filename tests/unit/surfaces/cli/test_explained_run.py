@@ -54,3 +54,15 @@ def test_a_run_explained_shows_intervals_weak_slices_and_verdicts(home):
     assert "LGA" not in brief
     shutil.rmtree(folder)
     assert "at_most(mae)" in shown(render.run_explained(run_view(home.parts, "run-1")))
+
+
+def test_a_leaderboard_tells_what_trials_differ_by_and_not_what_the_search_notes_for_itself(home):
+    params = {"n_neighbors": 7, "@rows": 4507, "@factory": "there:Made", "@matrix": "plain", "@codes": "both"}
+    trial = {"number": 1, "candidate": "knn", "score": 2.0, "state": "done", "failure": "", "seconds": 0.1, "train_on": "120d"}
+    view = {**run_view(home.parts, "run-1"), "trials": [{**trial, "params": params}], "winner": {"candidate": "knn"}}
+    text = shown(render.run(view))
+    assert "n_neighbors 7, codes both, train_on 120d" in text
+    assert "@" not in text.split("Trials, best first")[1]
+    members = [{"candidate": "knn", "weight": 0.6}, {"candidate": "ridge", "weight": 0.4}]
+    view["winner"] = {"candidate": "ensemble", "members": members, "train_on": "120d"}
+    assert "ensemble of knn 60%, ridge 40%, trained on 120d" in shown(render.run(view))

@@ -16,12 +16,14 @@ import psutil
 import pytest
 from serving_parts import T0, Server, bundle, route, row, utc, version
 
+import mulle as ml
 from mulle.adapters.lake.delta import DeltaLake
 from mulle.core.clock import WallClock
 from mulle.core.errors import UsageError
 from mulle.core.hashing import hash_folder
 from mulle.core.settings import load_settings
 from mulle.kernel.routes import ROUTES, ModelRoutes, Routed, RoutingTable, write_routes
+from mulle.lifecycle.monitoring.service import service_signals
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
 from mulle.lifecycle.serving.runtime import Runtime
@@ -284,6 +286,7 @@ def test_a_full_queue_says_when_to_come_back_and_a_slow_one_gives_up(home: Path,
         assert busy[0].headers["retry-after"] == "1"
         assert busy[0].json["retryable"] is True
         first, second = threading.Thread(target=ask, args=(10,)), threading.Thread(target=ask, args=(390,))
+        before, kinds = tuple(found), {429: "overloaded", 504: "deadline"}
         found.clear()
         first.start()
         time.sleep(0.3)
@@ -291,6 +294,14 @@ def test_a_full_queue_says_when_to_come_back_and_a_slow_one_gives_up(home: Path,
         first.join()
         second.join()
         assert sorted(a.status for a in found) == [200, 504]
+    lake = DeltaLake(str(home / "lake"))
+    drain(log_folder(home), lake, now=WallClock().now())
+    log = lake.scan("predictions").collect()
+    turned_away = log.filter(route="refused")
+    assert sorted(turned_away["error"]) == sorted(kinds[a.status] for a in (*before, *found) if a.status in kinds)
+    assert turned_away.filter(error="deadline")["seconds"].min() >= 1.0
+    (errors,) = service_signals(ml.Monitor(service=ml.service(errors=0.4), min_rows=1), log)
+    assert errors.verdict == "alarm", "more than two of five requests failed"
 
 
 def test_beyond_this_machine_a_token_is_asked_for(home: Path, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

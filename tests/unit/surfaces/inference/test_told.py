@@ -9,16 +9,19 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from serving_parts import Server, bundle, route, row, version
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from mulle.adapters.lake.delta import DeltaLake
 from mulle.core.clock import WallClock
 from mulle.kernel.logs import Wanted, read_log
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
+from mulle.loop.server import free_port
 
 WIRED = """
 from mulle.bootstrap.inference import wire_inference
@@ -102,6 +105,33 @@ def test_a_request_is_one_trace_from_the_client_to_features_and_model(home, coll
         assert parent.start_time_unix_nano <= min(s.start_time_unix_nano for s in parts)
         assert all(s.start_time_unix_nano <= s.end_time_unix_nano <= parent.end_time_unix_nano for s in parts)
     assert len({s.span_id for s in kept.spans}) == len(kept.spans)
+
+
+def test_a_call_over_grpc_is_a_trace_like_one_over_http(home, collector):
+    url, kept = collector
+    port = str(free_port("127.0.0.1"))
+    request = service_pb2.ModelInferRequest(model_name="trip")
+    columns = (
+        ("id", "INT64", "int64_contents", 1),
+        ("size", "FP64", "fp64_contents", 2.0),
+        ("kind", "BYTES", "bytes_contents", b"a"),
+    )
+    for name, datatype, field, value in columns:
+        tensor = request.inputs.add(name=name, datatype=datatype, shape=[1])
+        getattr(tensor.contents, field).append(value)
+    with (
+        Server(home, settings={"otel": url, "grpc_port": port}, before=WIRED),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        assert stub.ModelInfer(request, metadata=(("traceparent", f"00-{TRACE}-{PARENT}-01"),)).model_version == "1"
+        request.model_name = "nobody"
+        with pytest.raises(grpc.RpcError):
+            stub.ModelInfer(request)
+    whole = [s for s in kept.spans if s.name == "inference.GRPCInferenceService/ModelInfer"]
+    assert [told(s)["rpc.grpc.status_code"] for s in whole] == [0, 5]
+    assert (whole[0].trace_id.hex(), whole[0].parent_span_id.hex()) == (TRACE, PARENT)
+    assert {s.name for s in kept.spans if s.parent_span_id == whole[0].span_id} == {"features", "model"}
 
 
 def test_a_collector_that_is_away_costs_no_answer(home):

@@ -1,0 +1,8 @@
+"""Lets whole stories share their projects, and the commands that they run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
