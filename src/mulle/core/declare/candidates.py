@@ -22,7 +22,6 @@ __all__ = [
     "Codes",
     "Prepared",
     "catboost",
-    "chosen",
     "custom",
     "dummy",
     "elastic_net",
@@ -73,6 +72,18 @@ class Candidate:
     kind: str
     params: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Range] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The parameters as somebody chose them, without what the search notes for itself.
+
+        Examples
+        --------
+        >>> Candidate(kind="knn", params={"n_neighbors": 7, "@rows": 400, "@codes": "both"}).chosen
+        {'n_neighbors': 7, 'codes': 'both'}
+        """
+        codes = {"codes": self.params[CODES]} if CODES in self.params else {}
+        return {**{name: value for name, value in self.params.items() if not name.startswith("@")}, **codes}
 
 
 def lightgbm(**params: Any) -> Candidate:
@@ -246,18 +257,6 @@ def onnx(model: str | Path | Callable[..., bytes], *, name: str = "") -> Candida
         return Candidate(kind=f"onnx:{said}", params={FACTORY: _address(model)})
     said = plain_name(name or Path(model).stem, "candidate")
     return Candidate(kind=f"onnx:{said}", params={FILE: str(model)})
-
-
-def chosen(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a trial's parameters as somebody chose them, without what the search notes for itself.
-
-    Examples
-    --------
-    >>> chosen({"n_neighbors": 7, "@rows": 400, "@codes": "both"})
-    {'n_neighbors': 7, 'codes': 'both'}
-    """
-    codes = {"codes": params[CODES]} if CODES in params else {}
-    return {**{name: value for name, value in params.items() if not name.startswith("@")}, **codes}
 
 
 def _of(kind: str, params: dict[str, Any]) -> Candidate:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mulle.core.declare.candidates import chosen
+from mulle.core.declare.candidates import Candidate
 from mulle.core.errors import NotFound, UsageError
 from mulle.core.records.base import Json, to_json
 from mulle.core.records.dataset import DatasetVersion
@@ -215,7 +215,8 @@ def _flat(item: Json) -> Json:
     members = [f"{m['candidate']} {m['weight']:.0%}" for m in settings.get("members", ())]
     flat: Json = {"candidate": settings.get("candidate"), "members": members or None, "train_on": settings.get("train_on", "all")}
     flat |= {f"metrics.{name}": value for name, value in item["metrics"].items()}
-    flat |= {f"params.{name}": value for name, value in chosen(settings.get("params", {})).items()}
+    params = Candidate(kind=settings.get("candidate") or "", params=settings.get("params", {})).chosen
+    flat |= {f"params.{name}": value for name, value in params.items()}
     flat |= {f"data.{name}": value for name, value in item["data"].items()}
     flat |= {f"features.{name}": True for name in item["features"]}
     return flat | {"compiled": item["compiled"], "size_bytes": item["size_bytes"]}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from mulle.core.declare.candidates import chosen
+from mulle.core.declare.candidates import Candidate
 from mulle.surfaces.cli.render_members import fleet
 from mulle.surfaces.cli.table import COLOURS, facts, more, table
 from mulle.surfaces.words import causes_in_words, cell, moment, routes_in_words
@@ -115,7 +115,7 @@ def _leaderboard(trials: Sequence[Json]) -> RenderableType:
 
 def _parameters(trial: Json) -> Json:
     past = {} if trial.get("train_on", "all") == "all" else {"train_on": trial["train_on"]}
-    return {**chosen(trial["params"]), **past}
+    return {**Candidate(kind=trial["candidate"], params=trial["params"]).chosen, **past}
 
 
 def _won(settings: Json | None) -> str | None:

@@ -134,7 +134,7 @@ def test_a_look_at_the_winner_takes_a_share_of_the_run_and_the_card_says_what_wa
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inspecting, "LEAST", 0.0)
-    work, slow = made_work(tmp_path, n=600), {"candidate": "lightgbm", "params": {"n_estimators": 3_000}}
+    work, slow = made_work(tmp_path, n=3_000), {"candidate": "lightgbm", "params": {"n_estimators": 1_000}}
     cost = {}
     for look in (False, True):
         began = time.thread_time()

@@ -115,7 +115,7 @@ def test_status_says_how_each_model_stands(cli):
         (("data", "ls"), ("flights", "20")),
         (("data", "versions", "flights"), ("flights@2", "gold", "between(distance): fail on 3 rows")),
         (("alerts",), ("psi distance", "open", "mulle monitor air-time")),
-        (("monitor", "air-time"), ("psi distance 0.31", "6.9")),
+        (("monitor", "air-time"), ("psi", "distance", "0.31", "6.9")),
         (("explain", "p1"), ("150.5", "152", "route.air_time", "air-time@1 as champion")),
     ],
 )
