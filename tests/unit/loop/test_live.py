@@ -184,7 +184,12 @@ def test_after_the_clock_was_ahead_the_store_answers_for_now_again(parts: Parts)
     assert asked(parts)["past"] == {"n": 1}
     write(parts, "weather/b.csv", f"origin,seen,wind\nA,{rfc3339(parts.clock.now())},2.5\n")
     looking.once()
-    assert (asked(parts)["weather"]["wind"], asked(parts)["past"]) == (2.5, {"n": 2})
+    assert asked(parts)["weather"]["wind"] == 2.5
+    for _ in range(1_000):  # the next tick, which has the row, is less than a second away
+        looking.once()
+        if asked(parts)["past"] == {"n": 2}:
+            return
+    pytest.fail(f"the store gives {asked(parts)['past']}, not what came after the clock was right again")
 
 
 POISON = {
