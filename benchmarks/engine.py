@@ -54,8 +54,8 @@ def durable(folder: Path) -> Work:
     metadata, clock, count = open_metadata(f"sqlite:///{home}/mulle.db"), WallClock(), [0]
 
     class Recorder:
-        def state(self, run: str, state: str, reason: str) -> None:
-            del reason
+        def state(self, run: str, state: str, reason: str, next: str = "") -> None:
+            del reason, next
             self._add(run, "state", state, "")
 
         def stage(self, run: str, name: str, state: str, seconds: float) -> None:
