@@ -48,11 +48,11 @@ model = ml.Model(
     gates=[ml.no_worse_than_champion("{metric}", margin=0.1, min_rows=50), ml.parity(1e-3)],
     rollout=ml.immediate(),
     monitor=ml.Monitor(window="14d", min_rows=100),
-    retrain=ml.Retrain(on=["new_data", "drift"], cooldown="14d", search="112d"),
+    retrain=ml.Retrain(on=["new_data", "drift"], cooldown="14d", search="56d"),
 )
 """
 """The same for every table, the budget of a search as Mulle has it by default. Hourly rows are too few for a canary's verdict
-within days, so the gates decide; most runs train the settings in force on newer rows, and every eighth searches."""
+within days, so the gates decide; most runs train the settings in force on newer rows, and every fourth searches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +69,6 @@ class Series:
         Between two rows; a row's outcome is known when the next one comes.
     named : mapping
         Columns that the file calls otherwise.
-    windows : int, optional
-        At most so many are played; by default all.
     """
 
     name: str
@@ -79,7 +77,6 @@ class Series:
     features: tuple[str, ...]
     every: timedelta = timedelta(hours=1)
     named: Mapping[str, str]
-    windows: int | None = None
 
     @property
     def metric(self) -> str:
@@ -103,7 +100,6 @@ SERIES = (
         features=("period", "nswdemand", "vicprice", "vicdemand", "transfer"),
         every=timedelta(minutes=30),
         named={},
-        windows=26,
     ),
     Series(
         name="airquality_uci",
@@ -123,7 +119,7 @@ class Found:
     metric: str
     policies: Mapping[str, Mapping[str, Any]]
     seconds: float
-    windows: str = ""
+    windows: int = 0
     failed: str = ""
 
     @property
@@ -153,7 +149,7 @@ class Replays:
     series: Sequence[Series]
 
 
-def write_project(series: Series, rows: Any, folder: Path) -> tuple[datetime, datetime, str]:
+def write_project(series: Series, rows: Any, folder: Path) -> tuple[datetime, datetime, int]:
     """Write a table's project; give where its replay begins and ends, and how many of the windows that are.
 
     Parameters
@@ -180,9 +176,7 @@ def write_project(series: Series, rows: Any, folder: Path) -> tuple[datetime, da
     assert isinstance(first, datetime)
     assert isinstance(last, datetime)
     start, end = _day(first + _LEARNED * (last - first)), _day(last) + timedelta(days=1)
-    every = (end - start) // _WINDOW
-    most = every if series.windows is None else min(every, series.windows)
-    return start, end if most == every else start + most * _WINDOW, f"{most} of {every} windows"
+    return start, end, (end - start) // _WINDOW
 
 
 def made(days: int) -> Any:
@@ -222,7 +216,7 @@ def _found(series: Series, rows: Any, say: Callable[[str], None]) -> Found:
         command = [sys.executable, "-m", "mulle", "--project", str(folder), "replay", "model", "--json"]
         command += ["--from", start.isoformat(), "--to", end.isoformat(), "--step", _STEP]
         command += [part for policy in POLICIES[1:] for part in ("--policy", policy)]
-        say(f"loop: {series.name}, {windows}, {start:%Y-%m-%d} to {end:%Y-%m-%d}")
+        say(f"loop: {series.name}, {windows} windows, {start:%Y-%m-%d} to {end:%Y-%m-%d}")
         began = datetime.now(UTC)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "2"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -255,7 +249,7 @@ def _verdict(one: Found, size: Size) -> str:
     said = "no verdict at this size" if size != "full" else "met" if one.met else "**missed**"
     cost = "-" if one.cost is None else f"{one.cost:.2f}"
     return (
-        f"{one.series}, {one.windows}: declared over the best of the others {one.worse:.3f} (at most {_WORST}), its processor "
+        f"{one.series}, {one.windows} windows: declared over the best of the others {one.worse:.3f} (at most {_WORST}), its processor "
         f"time over that of every window {cost} (at most {_MOST}): {said}; {one.seconds:.0f} s in all"
     )
 

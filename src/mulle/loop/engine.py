@@ -36,6 +36,9 @@ PROTOCOL = "1"
 _NAME, _WORKFLOW = "mulle", "mulle.run"
 _POLL = 0.25
 """Seconds between two looks at the queue, which other processes put runs into; what is submitted here starts at once."""
+_COMMITS = 0.003
+"""Seconds that the journal takes to commit a run's end, about."""
+
 _LIVE = ("PENDING", "ENQUEUED", "DELAYED")
 
 _PROCESS = threading.Lock()
@@ -267,7 +270,10 @@ class Engine:
         vendor.DBOS.launch()
 
     def _look_on(self) -> None:
-        while not self._closing.is_set() or any(u.returned.is_set() for u in self._under.values()):
+        while not self._closing.is_set() or self._any_returned():
+            if self._any_returned():
+                # A run returns a moment before the journal commits its end, and to ask costs as much as half a stage.
+                time.sleep(_COMMITS)
             try:
                 self._look()
             except MulleError as error:
@@ -275,12 +281,12 @@ class Engine:
             except Exception:
                 # One bad look must not end the engine; the next one may succeed.
                 log.exception("the engine's look failed")
-            if any(under.returned.is_set() for under in self._under.values()):
-                # A run returns a moment before the journal commits its end.
-                time.sleep(0.002)
-            else:
+            if not self._any_returned():
                 self._wake.wait(_POLL)
                 self._wake.clear()
+
+    def _any_returned(self) -> bool:
+        return any(under.returned.is_set() for under in tuple(self._under.values()))
 
     def _look(self) -> None:
         for under in tuple(self._under.values()):
@@ -290,7 +296,7 @@ class Engine:
         if self._closing.is_set() or pulse is None:
             return
         dead = pulse.look(tuple(self._under))
-        if any(under.returned.is_set() for under in self._under.values()):
+        if self._any_returned():
             return  # the next look is a moment away
         held = {claim.run: claim for claim in self._queue.held(pulse.worker)}
         for under in tuple(self._under.values()):
@@ -309,7 +315,7 @@ class Engine:
         from dbos import SetWorkflowID
 
         dbos, pulse = self._started(), self._pulse
-        status = dbos.get_workflow_status(claim.run)
+        status = None if claim.first else dbos.get_workflow_status(claim.run)
         if status is not None and status.status not in _LIVE:
             # It ended, and its process before it could say so.
             self._tell_end(claim.run, claim.token, status)

@@ -40,6 +40,9 @@ log = logging.getLogger("mulle.loop")
 _AHEAD = 2
 """How many looks ahead histories are filled, so that a request just after a tick finds one; corrected as rows come in."""
 
+_LEAST_AHEAD = timedelta(seconds=2)
+"""At least so far: a busy machine may hold a look up for longer than the looks lie apart."""
+
 _PATIENCE = 5.0
 """Seconds that a look waits for a changed project file to load; the next look asks again."""
 
@@ -121,7 +124,7 @@ class Live:
         if self._looked_at is None or now < self._looked_at:
             take_back(self.parts, now)
         self._looked_at = now
-        refresh_online(self.parts, now, until=now + _AHEAD * duration(self.parts.settings.tick))
+        refresh_online(self.parts, now, until=now + max(_AHEAD * duration(self.parts.settings.tick), _LEAST_AHEAD))
         folder = log_folder(self.parts.settings.home)
         label_from_datasets(self.parts, now=now, looked=self._looked)
         seen = tick(

@@ -124,7 +124,8 @@ def _taken(connection: Connection, worker: str, dead: Sequence[str], at_most: in
     found = connection.execute(query.order_by(case((q.c.worker == "", 1), else_=0), q.c.priority, q.c.seq).limit(1)).first()
     if found is None:
         return None
-    claim = replace(_claim(found), token=secrets.token_hex(8))
+    before = _claim(found)
+    claim = replace(before, token=secrets.token_hex(8), first=not before.token)
     connection.execute(update(q).where(q.c.run == claim.run).values(worker=worker, token=claim.token))
     return claim
 

@@ -25,6 +25,8 @@ _EXACT_IN = {
     # What waits in this process is bounded: a slow model must not fill the memory with messages.
     "queued.max.messages.kbytes": 16_384,
     "queued.min.messages": 10_000,
+    # And a fast one must not wait: by default nothing is fetched for a second once these bounds were met.
+    "fetch.queue.backoff.ms": 10,
     "partition.assignment.strategy": "range",
     # A look at an end that nothing follows should come back at once when something does.
     "fetch.wait.max.ms": 50,

@@ -278,12 +278,15 @@ class Claim:
         New with every claim: what is written under an earlier one is refused.
     given : dict
         What was put with the run.
+    first : bool
+        Whether nobody had taken it before.
     """
 
     run: str
     model: str
     token: str
     given: Json
+    first: bool = False
 
 
 class Queue(Protocol):

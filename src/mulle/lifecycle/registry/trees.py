@@ -31,6 +31,7 @@ _NODE = tuple(
                  "missing_value_tracks_true", "hitrates")
 )  # fmt: skip
 _WEIGHT = ("target_treeids", "target_nodeids", "target_ids", "target_weights")
+_FLOATS = {"nodes_values", "nodes_hitrates", "target_weights"}
 
 _IDENTITY = {"regression", "regression_l1", "huber", "fair", "quantile", "mape"}
 _EXPONENTIAL = {"poisson", "gamma", "tweedie"}
@@ -182,8 +183,8 @@ class _Nodes:
     """The parallel lists of a TreeEnsembleRegressor; ``hitrates`` hold how many training rows went through a node."""
 
     def __init__(self) -> None:
-        self._nodes: list[tuple[Any, ...]] = []
-        self._weights: list[tuple[Any, ...]] = []
+        self._nodes: tuple[list[Any], ...] = tuple([] for _ in _NODE)
+        self._weights: tuple[list[Any], ...] = tuple([] for _ in _WEIGHT)
 
     def add_text(self, tree: int, output: int, told: Mapping[str, str]) -> bool:
         """Add a tree as LightGBM writes it, splits first and then leaves; False when a split cannot be said."""
@@ -196,13 +197,19 @@ class _Nodes:
         # The leaf i is written as the child -i - 1.
         sides = [_numbers(told[side]).astype(np.int64) for side in ("left_child", "right_child")]
         after = [np.where(side < 0, inner - 1 - side, side).tolist() for side in sides]
-        rows, features = _numbers(told["internal_count"]).tolist(), [int(f) for f in told["split_feature"].split()]
-        splits = zip(features, _floor32(threshold).tolist(), *after, left.tolist(), rows, strict=True)
-        for number, (feature, bound, yes, no, gap, count) in enumerate(splits):
-            self._add(tree, number, feature, bound, "BRANCH_LEQ", yes, no, int(gap), count)
-        values, counts = _numbers(told["leaf_value"]).tolist(), _numbers(told["leaf_count"]).tolist()
-        for number, (value, count) in enumerate(zip(values, counts, strict=True), start=inner):
-            self._add_leaf(tree, output, number, value, count)
+        values, counts = _numbers(told["leaf_value"]).tolist(), (_numbers(told[of]) for of in ("internal_count", "leaf_count"))
+        leaves, places = len(values), list(range(inner + len(values)))
+        none = [0] * leaves
+        # Column by column: most of a compilation would go into rows that are taken apart again.
+        columns = (
+            [tree] * len(places), places, _numbers(told["split_feature"]).astype(np.int64).tolist() + none,
+            _floor32(threshold).tolist() + none, ["BRANCH_LEQ"] * inner + ["LEAF"] * leaves, after[0] + none, after[1] + none,
+            left.astype(np.int64).tolist() + none, np.concatenate([*counts]).tolist(),
+        )  # fmt: skip
+        for column, more in zip(self._nodes, columns, strict=True):
+            column += more
+        for column, more in zip(self._weights, ([tree] * leaves, places[inner:], [output] * leaves, values), strict=True):
+            column += more
         return True
 
     def add_table(self, tree: int, output: int, rows: Any) -> None:
@@ -245,15 +252,25 @@ class _Nodes:
         self._add_weight(tree, number, output, value)
 
     def _add_weight(self, tree: int, number: int, output: int, value: float) -> None:
-        self._weights.append((tree, number, output, value))
+        for column, one in zip(self._weights, (tree, number, output, value), strict=True):
+            column.append(one)
 
     def _add(self, *row: object) -> None:
-        self._nodes.append(row)
+        for column, one in zip(self._nodes, row, strict=True):
+            column.append(one)
 
-    def attributes(self) -> dict[str, list[Any]]:
+    def attributes(self) -> list[onnx.AttributeProto]:
         """Give the lists by the operator's own names."""
-        named = ((_NODE, self._nodes), (_WEIGHT, self._weights))
-        return {name: list(found) for names, rows in named for name, found in zip(names, zip(*rows, strict=True), strict=True)}
+        return [_attribute(*named) for named in zip((*_NODE, *_WEIGHT), (*self._nodes, *self._weights), strict=True)]
+
+
+def _attribute(name: str, values: Sequence[Any]) -> onnx.AttributeProto:
+    # The helper of the library looks at each value several times to find out what they are.
+    if name == "nodes_modes":
+        return onnx.AttributeProto(name=name, type=onnx.AttributeProto.STRINGS, strings=[mode.encode() for mode in values])
+    if name in _FLOATS:
+        return onnx.AttributeProto(name=name, type=onnx.AttributeProto.FLOATS, floats=values)
+    return onnx.AttributeProto(name=name, type=onnx.AttributeProto.INTS, ints=values)
 
 
 def floor32(value: float) -> float:
@@ -282,9 +299,10 @@ def _model(nodes: _Nodes, kind: str, width: int, outputs: int, base: Sequence[fl
     graph = [
         helper.make_node(
             "TreeEnsembleRegressor", [INPUT], [raw], domain="ai.onnx.ml", n_targets=outputs, aggregate_function="SUM",
-            post_transform="NONE", **start, **nodes.attributes(),
+            post_transform="NONE", **start,
         )
     ]  # fmt: skip
+    graph[0].attribute.extend(nodes.attributes())
     initial = []
     if kind == "exp":
         graph.append(helper.make_node("Exp", [raw], [OUTPUT]))

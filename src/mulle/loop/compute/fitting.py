@@ -93,7 +93,7 @@ def begin_refit(work: Work, settings: Json) -> Future[Refit]:
     Evaluation and refit are the two long fits of a run and do not wait for each other; when this process dies between
     their steps, the next one fits again and gets the same.
     """
-    key = hash_json([work.run, work.model.name, settings])
+    key = hash_json([str(work.folder), work.run, work.model.name, settings])
     if key not in _refits:
         _refits.clear()
         _refits[key] = _beside.submit(_refit, work, settings)

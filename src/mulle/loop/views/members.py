@@ -118,4 +118,6 @@ def _kind(member: Member) -> str:
     # Figures differ from member to member; what they are about is counted.
     if member.outcome in ("held_back", "kept"):
         return "; ".join(part.split(":", 1)[0] for part in member.reason.split("; "))
-    return "fewer training rows than at_least" if member.outcome == "small" and "are wanted" in member.reason else member.reason
+    if member.outcome == "small" and member.reason.endswith(" are wanted"):
+        return f"fewer than {member.reason.split()[-3]} training rows"
+    return member.reason

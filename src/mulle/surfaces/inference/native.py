@@ -23,13 +23,24 @@ _TURN = 200
 async def predict(runtime: Runtime, call: Call) -> Reply:
     """Answer ``POST /v1/models/{name}[/versions/{v}]/predict``."""
     rows = rows_of(call)
-    explain = bool(call.query) and b"explain=true" in call.query.split(b"&")
+    explain = bool(call.query) and _explain(call)
     if explain:
         runtime.explaining.check(rows)
     answers = await call.predict(runtime, rows)
     if explain:
         await runtime.explain(call.model, rows, answers, call.started)
     return reply_of(call, answers)
+
+
+def _explain(call: Call) -> bool:
+    for part in call.query.split(b"&"):
+        name, _, value = part.partition(b"=")
+        if name == b"explain":
+            if value not in (b"true", b"false"):
+                said = value.decode("latin-1")[:40]
+                raise Malformed(f"explain is '{said}'", next="write explain=true, or leave it out", model=call.model)
+            return value == b"true"
+    return False
 
 
 def rows_of(call: Call) -> list[Any]:

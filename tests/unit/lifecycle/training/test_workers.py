@@ -51,7 +51,7 @@ def test_what_a_trial_does_to_its_process_is_recorded_by_kind_and_the_search_goe
     limits = {"trial_timeout": 1.5} if disaster == "hang" else {"memory": 600_000_000} if kind == "memory" else {}
     began = time.monotonic()
     found = run((ridge(disaster=disaster), lightgbm(n_estimators=10)), tmp_path, **limits)
-    assert time.monotonic() - began < 120, "a trial that hangs does so for 600 s"
+    assert time.monotonic() - began < 60
     broken = [t for t in found.trials if t["candidate"] == "ridge"]
     assert {(t["state"], t["failure"], t["score"]) for t in broken} == {("failed", kind, None)}
     assert all(t["memory"] > 50_000_000 for t in found.trials if t["state"] == "done")
@@ -76,6 +76,6 @@ def test_the_same_seed_gives_the_same_search_at_the_same_parallelism_and_what_is
 def test_the_search_ends_in_its_time_with_trials_under_way(tmp_path):
     began = time.monotonic()
     found = run((ridge(), lightgbm(n_estimators=10, disaster="overrun")), tmp_path, trials=50, timeout=2.0)
-    assert time.monotonic() - began < 120, "a trial that overruns does so for ever"
+    assert time.monotonic() - began < 20
     assert found.settings["candidate"] == "ridge"
     assert {t["failure"] for t in found.trials if t["candidate"] == "lightgbm"} <= {"timeout"}
