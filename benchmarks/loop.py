@@ -48,11 +48,11 @@ model = ml.Model(
     gates=[ml.no_worse_than_champion("{metric}", margin=0.1, min_rows=50), ml.parity(1e-3)],
     rollout=ml.immediate(),
     monitor=ml.Monitor(window="14d", min_rows=100),
-    retrain=ml.Retrain(on=["new_data", "drift"], cooldown="14d", search="56d"),
+    retrain=ml.Retrain(on=["new_data", "drift"], cooldown="14d", search="84d"),
 )
 """
 """The same for every table, the budget of a search as Mulle has it by default. Hourly rows are too few for a canary's verdict
-within days, so the gates decide; most runs train the settings in force on newer rows, and every fourth searches."""
+within days, so the gates decide; most runs train the settings in force on newer rows, and every sixth searches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,8 +249,8 @@ def _verdict(one: Found, size: Size) -> str:
     said = "no verdict at this size" if size != "full" else "met" if one.met else "**missed**"
     cost = "-" if one.cost is None else f"{one.cost:.2f}"
     return (
-        f"{one.series}, {one.windows} windows: declared over the best of the others {one.worse:.3f} (at most {_WORST}), its processor "
-        f"time over that of every window {cost} (at most {_MOST}): {said}; {one.seconds:.0f} s in all"
+        f"{one.series}, {one.windows} windows: declared over the best of the others {one.worse:.3f} (at most {_WORST}), "
+        f"its processor time over that of every window {cost} (at most {_MOST}): {said}; {one.seconds:.0f} s in all"
     )
 
 

@@ -22,7 +22,7 @@ from mulle.core.errors import Conflict, Deadline, LostFence, MulleError, NotFoun
 from mulle.core.records.base import Json
 from mulle.loop.dispatch import DEAD, Pulse, Turns
 from mulle.loop.lock import Lock
-from mulle.loop.place import SCHEMA, hold_place, prepared_journal
+from mulle.loop.place import SCHEMA, hold_place, journal_options, prepared_journal
 from mulle.loop.stages import ATTEMPTS, BACKOFF, Observer, Step, StoppedError, Underway, Way
 
 if TYPE_CHECKING:
@@ -34,11 +34,10 @@ PROTOCOL = "1"
 """Version of the workflow's shape; raised when steps are added or moved before ones that a waiting run has finished."""
 
 _NAME, _WORKFLOW = "mulle", "mulle.run"
-_POLL = 0.25
-"""Seconds between two looks at the queue, which other processes put runs into; what is submitted here starts at once."""
-_COMMITS = 0.003
-"""Seconds that the journal takes to commit a run's end, about."""
-
+_POLL, _COMMITS = 0.25, 0.003
+"""Seconds between two looks at the queue, which other processes put runs into (what is submitted here starts at once), and those
+that the journal takes to commit a run's end, about."""
+_QUIET = {"log_level": "ERROR", "enable_otlp": False}
 _LIVE = ("PENDING", "ENQUEUED", "DELAYED")
 
 _PROCESS = threading.Lock()
@@ -128,10 +127,7 @@ class Engine:
         self._thread.start()
 
     def submit(self, run: str, *, model: str = "", priority: int = 0) -> None:
-        """Queue a run; one that was submitted before, finished or not, is left as it is.
-
-        Runs of one model go one after another; a lower priority goes first.
-        """
+        """Queue a run, once; runs of one model go one after another, those of a lower priority first."""
         self._started()
         self._queue.put(run, model=model, priority=priority)
         self._wake.set()
@@ -181,9 +177,9 @@ class Engine:
         return self._queue.unfinished()
 
     def close(self, grace: float = 5.0) -> None:
-        """Stop; a stage that does not finish within the grace is taken up again at the next start, or by another worker.
+        """Stop; a stage that outlasts the grace keeps the lock, and is taken up again at the next start or by another worker.
 
-        Close compute before, so that a stage that waits for it ends at once. A stage that outlasts the grace keeps the lock.
+        Close compute before, so that a stage that waits for it ends at once.
         """
         if self._dbos is None:
             return
@@ -249,14 +245,14 @@ class Engine:
             config={
                 "name": _NAME,
                 "system_database_url": url,
+                "db_engine_kwargs": journal_options(url),
                 "dbos_system_schema": SCHEMA,
                 "serializer": serializer,
                 "application_version": PROTOCOL,
                 # Not the worker's: what a former life left is taken up by the queue's rule, not by the vendor's.
                 "executor_id": f"{worker}:{uuid.uuid4().hex[:8]}",
-                "log_level": "ERROR",
-                "enable_otlp": False,
                 "notification_listener_polling_interval_sec": _POLL,
+                **_QUIET,
             }
         )
         vendor.DBOS.listen_queues([worker])
@@ -297,7 +293,7 @@ class Engine:
             return
         dead = pulse.look(tuple(self._under))
         if self._any_returned():
-            return  # the next look is a moment away
+            return
         held = {claim.run: claim for claim in self._queue.held(pulse.worker)}
         for under in tuple(self._under.values()):
             if under.run not in held and not under.returned.is_set():

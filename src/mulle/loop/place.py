@@ -7,11 +7,12 @@ import os
 import sqlite3
 import uuid
 from pathlib import Path
+from typing import Any
 
 from mulle.core.errors import Conflict
 from mulle.loop.lock import Lock, hold, holder
 
-__all__ = ["ENGINE", "SCHEMA", "hold_place", "prepared_journal", "shared_journal", "workers_here"]
+__all__ = ["ENGINE", "SCHEMA", "hold_place", "journal_options", "prepared_journal", "shared_journal", "workers_here"]
 
 SCHEMA = "mulle_engine"
 """Of the journal's tables on PostgreSQL; a role of its own may own it."""
@@ -78,6 +79,25 @@ def prepared_journal(url: str) -> str:
             # A quarter less a step than with the rollback journal.
             connection.execute("pragma journal_mode=wal")
     return url
+
+
+def journal_options(url: str) -> dict[str, object]:
+    """Give what the vendor hands on to the driver of a journal that is a file."""
+    if not url.startswith("sqlite:///"):
+        return {}
+    return {"connect_args": {"factory": _Connection}, "pool_pre_ping": False}
+
+
+class _Connection(sqlite3.Connection):
+    """Waits for the disk at checkpoints only, as the records' connections do.
+
+    What a process committed survives its death. A power cut may take back the last commits, and the stages that they were of
+    are then done again, which they must bear anyway.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.execute("pragma synchronous=normal")
 
 
 def _name(home: Path) -> str:
