@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -233,7 +234,8 @@ class Held:
         self._hold.touch()
         self._home.begin(start=True)
         self.child = soon(lambda: next((int(p.suffix[1:]) for p in self._home.folder.glob("hold.*")), 0))
-        self.engine = psutil.Process(self.child).ppid()
+        # Between them is the nursery, where children are forked.
+        self.engine = psutil.Process(self.child).parents()[1 if sys.platform == "linux" else 0].pid
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -168,7 +168,7 @@ class Up:
         return self.state(run)
 
     def pids(self, kind: str) -> list[int]:
-        """The processes of a kind: ``engine``, ``server``, ``worker`` (they compute)."""
+        """The processes of a kind: ``engine``, ``server``, ``worker`` (they compute, or others are forked from them)."""
         assert self.process is not None
         if kind == "engine":
             return [self.process.pid]
@@ -176,10 +176,10 @@ class Up:
         if kind == "server":
             return [int(server)] if server.isdecimal() else []
         try:
-            children = psutil.Process(self.process.pid).children()
+            nurseries = [c for c in psutil.Process(self.process.pid).children() if str(c.pid) != server]
+            return [c.pid for nursery in nurseries for c in (nursery, *nursery.children(recursive=True))]
         except psutil.NoSuchProcess:
             return []
-        return [c.pid for c in children if str(c.pid) != server]
 
     def kill(self, pid: int, number: int = signal.SIGKILL) -> None:
         """Hurt a process, and see that it is gone when it is killed."""

@@ -12,7 +12,8 @@ from mulle.core.settings import Settings
 
 __all__ = ["WARM", "batch_compute", "open_compute", "start_trials", "trial_processes"]
 
-# What a compute child imports while it waits for its first task.
+# What a compute child imports while it waits for its first task. Libraries are named beside our modules that need them:
+# a nursery imports those once for all children (`FORKABLE` in adapters/compute/starting.py).
 WARM = (
     "mulle.loop.compute.work",
     "mulle.loop.compute.bundling",
@@ -21,14 +22,17 @@ WARM = (
     "mulle.loop.compute.members",
     "mulle.loop.compute.searching",
     "mulle.adapters.lake.delta",
+    "sklearn.compose",
+    "sklearn.ensemble",
     "sklearn.pipeline",
     "lightgbm",
+    "onnx",
     "optuna",
 )
 
 
 # What a process of a batch job's chunks imports.
-_SCORING = ("mulle.loop.batch.chunk", "mulle.adapters.lake.delta", "mulle.adapters.sources.rowfiles")
+_SCORING = ("mulle.loop.batch.chunk", "mulle.adapters.lake.delta", "mulle.adapters.sources.rowfiles", "numpy")
 
 
 # What a process of a search's trials imports.

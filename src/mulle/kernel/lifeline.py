@@ -8,11 +8,25 @@ import select
 import signal
 import threading
 
-__all__ = ["die_with_parent"]
+__all__ = ["die_with_parent", "killed_at_end"]
 
 
 def die_with_parent(lifeline: int) -> None:
-    """Have this process's group killed when the other end of a pipe closes.
+    """Have this process's group killed when the other end of a pipe closes, or its parent is gone.
+
+    Parameters
+    ----------
+    lifeline : int
+        The reading end; the process must lead a group of its own.
+    """
+    killed_at_end(lifeline)
+    threading.Thread(target=_watch, args=(lifeline, os.getppid()), daemon=True, name="lifeline").start()
+
+
+def killed_at_end(lifeline: int) -> None:
+    """Have the kernel kill this process's group when the other end of a pipe closes, where it can; this starts no thread.
+
+    It does so even while a C library holds the interpreter's lock.
 
     Parameters
     ----------
@@ -20,11 +34,9 @@ def die_with_parent(lifeline: int) -> None:
         The reading end; the process must lead a group of its own.
     """
     if hasattr(fcntl, "F_SETSIG"):
-        # The kernel kills the whole group at the pipe's end, even while a C library holds the interpreter's lock.
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    threading.Thread(target=_watch, args=(lifeline, os.getppid()), daemon=True, name="lifeline").start()
 
 
 def _watch(lifeline: int, parent: int) -> None:

@@ -1,4 +1,4 @@
-"""The child of `LocalCompute`: reads requests from one pipe, runs them, answers on another, dies with its parent."""
+"""The child of `LocalCompute`: reads requests from a socket, runs them, answers on it, dies with its parent."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from mulle.core.errors import MulleError, UsageError
 from mulle.core.records.base import Json, to_json
 from mulle.kernel.lifeline import die_with_parent
 
-__all__ = ["answer", "serve"]
+__all__ = ["NICENESS", "answer", "serve"]
 
 NICENESS = 5
+"""A child gives way to serving by so much."""
+
 _TRACE_LINES = 12
 
 
@@ -76,13 +78,13 @@ def _foreign(task: str, error: BaseException) -> Json:
     }
 
 
-def serve(requests: int, answers: int, lifeline: int, warm: Sequence[str] = ()) -> None:
-    """Say once that all is imported, then answer requests until the pipe ends.
+def serve(channel: int, lifeline: int, warm: Sequence[str] = ()) -> None:
+    """Say once that all is imported, then answer requests until the socket ends.
 
     Parameters
     ----------
-    requests, answers : int
-        File descriptors of the two pipes: one JSON object a line, one answer a request, in order.
+    channel : int
+        File descriptor of a socket: one JSON object a line, one answer a request, in order.
     lifeline : int
         A pipe that nothing is ever written to; its end means that the parent is gone.
     warm : sequence of str
@@ -93,7 +95,7 @@ def serve(requests: int, answers: int, lifeline: int, warm: Sequence[str] = ()) 
         # A module that does not import is told by the task that needs it.
         with contextlib.suppress(Exception):
             importlib.import_module(name)
-    with os.fdopen(requests, "rb") as incoming, os.fdopen(answers, "wb") as outgoing:
+    with os.fdopen(channel, "rb") as incoming, os.fdopen(os.dup(channel), "wb") as outgoing:
         outgoing.write(b"{}\n")
         outgoing.flush()
         for line in incoming:
@@ -128,13 +130,12 @@ def _mapped() -> int:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Start from the command line: three descriptors, then the modules to warm."""
-    requests, answers, lifeline = (int(a) for a in arguments[:3])
+    """Start from the command line: two descriptors, then the modules to warm."""
     # Prints go to the parent's stderr: its stdout belongs to whoever called it, and may carry JSON.
     os.dup2(2, 1)
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
-    serve(requests, answers, lifeline, arguments[3:])
+    serve(int(arguments[0]), int(arguments[1]), arguments[2:])
 
 
 if __name__ == "__main__":

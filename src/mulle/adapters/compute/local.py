@@ -8,14 +8,14 @@ import os
 import queue
 import select
 import signal
-import subprocess
-import sys
+import socket
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from mulle.adapters.compute.replies import open_reply, stopped
+from mulle.adapters.compute.starting import start
 from mulle.core.errors import Deadline, Unavailable
 from mulle.core.records.base import Json, to_json
 
@@ -23,8 +23,6 @@ __all__ = ["LocalCompute"]
 
 _LOOK_SECONDS = 0.02
 """A child whose memory is bounded is looked at so often."""
-
-_THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "POLARS_MAX_THREADS": "2"}
 
 
 class LocalCompute:
@@ -154,7 +152,8 @@ class LocalCompute:
     def pids(self) -> tuple[int, ...]:
         """Return the process ids of the living children."""
         with self._lock:
-            return tuple(sorted(child.pid for child in self._children))
+            children = tuple(self._children)
+        return tuple(sorted(child.pid for child in children))
 
     def _take(self, call: _Call, task: str) -> _Child:
         while True:
@@ -214,30 +213,33 @@ class _TooMuchError(Exception):
 
 
 class _Child:
-    """One child process and the parent's ends of its pipes."""
+    """One child process and the parent's ends of what joins them."""
 
     def __init__(self, warm: Sequence[str], log: Path | None) -> None:
-        requests, self._requests = os.pipe()
-        self._answers, answers = os.pipe()
+        self._channel, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
-        inherited = (requests, answers, lifeline)
-        # -P: a project's own `queue.py` in the working folder must not shadow the standard library's.
-        command = [sys.executable, "-P", "-m", "mulle.adapters.compute.child", *map(str, inherited), *warm]
-        with open(log, "ab") if log else contextlib.nullcontext() as sink:
-            self._process = subprocess.Popen(
-                command, pass_fds=inherited, stdin=subprocess.DEVNULL, stderr=sink,
-                env={**os.environ, **_THREADS}, start_new_session=True,
-            )  # fmt: skip
-        for descriptor in inherited:
-            os.close(descriptor)
-        os.set_blocking(self._requests, False)
+        try:
+            with theirs, open(log, "ab") if log else contextlib.nullcontext() as sink:
+                self._process = start(theirs.fileno(), lifeline, sink.fileno() if sink else 2, warm)
+        except BaseException:
+            os.close(self._lifeline)
+            raise
+        finally:
+            os.close(lifeline)
+        self._channel.setblocking(False)
         self._lock = threading.Lock()
         self._open, self._ready_once = True, False
-        self.pid = self._process.pid
+
+    @property
+    def pid(self) -> int:
+        """The process's id; 0 when it could not be started."""
+        return self._process.pid
 
     def alive(self) -> bool:
         """Tell whether the process still runs."""
-        return self._process.poll() is None
+        poll = select.poll()
+        poll.register(self._channel, 0)
+        return not poll.poll(0) and self._process.poll() is None
 
     def ask(self, line: bytes, timeout: float | None, memory: int | None) -> Json:
         """Send one line and return the answer; `TimeoutError` at the deadline, another `OSError` when it died."""
@@ -248,44 +250,41 @@ class _Child:
         deadline = None if timeout is None else time.monotonic() + timeout
         rest = memoryview(line)
         while rest:
-            self._wait(self._requests, select.POLLOUT, deadline, memory)
-            rest = rest[os.write(self._requests, rest) :]
+            self._wait(select.POLLOUT, deadline, memory)
+            rest = rest[self._channel.send(rest) :]
         answer: Json = json.loads(self._read_line(deadline, memory))
         return answer
 
     def _read_line(self, deadline: float | None, memory: int | None) -> bytes:
         reply = bytearray()
         while not reply.endswith(b"\n"):
-            self._wait(self._answers, select.POLLIN, deadline, memory)
-            part = os.read(self._answers, 1 << 16)
+            self._wait(select.POLLIN, deadline, memory)
+            part = self._channel.recv(1 << 16)
             if not part:
-                raise BrokenPipeError("the child's pipe ended")
+                raise BrokenPipeError("the child's socket ended")
             reply += part
         return bytes(reply)
 
     def kill(self) -> int:
         """Kill the process and what it started; return its exit code, negative for a signal."""
         with self._lock:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
-            code = self._process.wait()
+            code = self._process.end()
             if self._open:
                 self._open = False
                 os.close(self._lifeline)
+                with contextlib.suppress(OSError):
+                    # Who waits for an answer learns of it, also when the process had not begun yet.
+                    self._channel.shutdown(socket.SHUT_RDWR)
         return code
 
     def __del__(self) -> None:
-        # Only here: when the pool is closed a caller in another thread may still use these, and a number that is
+        # Only here: when the pool is closed a caller in another thread may still use it, and a number that is
         # given back too early may already name somebody else's file.
-        try:  # when the interpreter ends, contextlib is gone before this
-            os.close(self._requests)
-            os.close(self._answers)
-        except (OSError, AttributeError):
-            pass
+        self._channel.close()
 
-    def _wait(self, descriptor: int, event: int, deadline: float | None, memory: int | None) -> None:
+    def _wait(self, event: int, deadline: float | None, memory: int | None) -> None:
         poll = select.poll()
-        poll.register(descriptor, event)
+        poll.register(self._channel, event)
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             look = left if memory is None else min(_LOOK_SECONDS, _LOOK_SECONDS if left is None else left)
