@@ -22,6 +22,8 @@ export OMP_NUM_THREADS ?= 1
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export DO_NOT_TRACK ?= 1
+# Tests start hundreds of processes; without its compiled modules each would compile Mulle anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo test check lint types layers lock lock-check chaos bench docs clean
 

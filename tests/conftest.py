@@ -7,12 +7,17 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Set before any vendor is imported: small fits and small frames are faster with one thread, and nothing phones home.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("POLARS_MAX_THREADS", "2")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+
+# How long an example takes says what else the machine does; what is slow is found by its calls and by the benchmarks.
+settings.register_profile("mulle", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mulle")
 
 KINDS = ("unit", "contract", "e2e", "chaos", "long", "docs", "architecture", "doctest")
 LONGEST = ("long", "chaos", "e2e", "contract", "docs", "unit")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 
 from mulle.surfaces.cli.main import call
 
@@ -19,9 +22,9 @@ class Ended:
     stderr: str
 
 
-def command(folder: Path, *arguments: str) -> Ended:
-    """Run a command of Mulle in a folder."""
+def command(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Ended:
+    """Run a command of Mulle in a folder, with these variables beside those that are set."""
     out, err = StringIO(), StringIO()
-    with chdir(folder), redirect_stdout(out), redirect_stderr(err):
+    with chdir(folder), patch.dict(os.environ, environment or {}), redirect_stdout(out), redirect_stderr(err):
         code = call(arguments)
     return Ended(code, out.getvalue(), err.getvalue())

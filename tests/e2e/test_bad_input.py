@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from commands import Ended, command
 
 from mulle.bootstrap.parts import wire
 from mulle.core.records.base import Cause
@@ -22,7 +21,6 @@ from mulle.loop.operate import start_run
 from mulle.loop.runner import open_engine
 from mulle.loop.views.chain import run_view
 
-MULLE = [sys.executable, "-c", "from mulle.surfaces.cli.main import main; main()"]
 WHY = (Cause(type="person", id="ada", why="asked"),)
 
 HEAD = """
@@ -153,8 +151,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(project: Path) -> Iterator[Run]:
-    """Give what runs a model to its end, on one engine, as `mulle run` does."""
+def commanded(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """What `mulle run` says of a model that is refused."""
+    return command(project, "run", "scaled", "--json", "--home", str(tmp_path_factory.mktemp("commanded") / "home"))
+
+
+@pytest.fixture(scope="module")
+def run(project: Path, commanded: Ended) -> Iterator[Run]:
+    """Give what runs a model to its end, on one engine, as `mulle run` does; after the command's, for a process has one."""
     parts = wire(load_settings({"project": project}, {}))
 
     with open_engine(parts) as engine:
@@ -192,10 +196,8 @@ def test_a_candidate_that_takes_its_process_down_is_a_failed_trial_of_a_run_that
     assert ("lightgbm", "done", "") in told
 
 
-def test_the_command_ends_with_the_reason_and_exit_code_1(project: Path, tmp_path: Path) -> None:
-    command = [*MULLE, "run", "scaled", "--json", "--home", str(tmp_path / "home")]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 1
-    told = json.loads(done.stdout)
+def test_the_command_ends_with_the_reason_and_exit_code_1(commanded: Ended) -> None:
+    assert commanded.returncode == 1
+    told = json.loads(commanded.stdout)
     assert ITSELF in told["reason"]
     assert told["next"], "what to do about it is said too"

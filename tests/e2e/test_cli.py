@@ -1,4 +1,4 @@
-"""From an empty folder to an answered prediction by commands alone, each in a process of its own."""
+"""From an empty folder to an answered prediction by commands alone; what makes, trains, serves and asks is a process each."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from commands import Ended, command
 
 import mulle as ml
 from mulle.core.errors import ContractError
 
 MULLE = [sys.executable, "-c", "from mulle.surfaces.cli.main import main; main()"]
+APART = {"new", "run", "predict", "label"}
+"""Run as a process of its own; what only looks, or is refused, is run here."""
 
 
 def free_port() -> int:
@@ -33,9 +36,13 @@ def mulle(tmp_path_factory):
     environment = os.environ | {"MULLE_INFERENCE_PORT": str(free_port()), "MULLE_PORT": str(free_port())}
 
     def run(*arguments: str, cwd: Path = folder / "cells-lab", wanted: int = 0) -> str:
-        done = subprocess.run(
-            [*MULLE, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=180
-        )
+        done: subprocess.CompletedProcess[str] | Ended
+        if arguments[0] in APART:
+            done = subprocess.run(
+                [*MULLE, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=180
+            )
+        else:
+            done = command(cwd, *arguments, environment=environment)
         assert done.returncode == wanted, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout if wanted == 0 else done.stderr
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 from commands import command
+from tests.fleet_rows import sold
 
 import mulle as ml
 
@@ -26,15 +26,6 @@ demand = ml.Model(
 )
 """
 Run = Callable[..., str]
-
-
-def sold(store: str, slope: float, first: datetime, days: int) -> pl.DataFrame:
-    dice = np.random.default_rng(len(store) + days)
-    price = dice.normal(10, 2, 2 * days)
-    return pl.DataFrame({
-        "id": [f"{store}-{first.date()}-{n}" for n in range(2 * days)], "store": [store] * (2 * days), "price": price,
-        "day": [first + timedelta(hours=12 * n) for n in range(2 * days)], "units": slope * price + dice.normal(size=2 * days),
-    }, schema_overrides={"day": pl.Datetime("us", "UTC")})  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 from mulle.adapters.lake.delta import DeltaLake, vacuum_of
 from mulle.adapters.metadata.connect import open_metadata
 from mulle.core.clock import ReplayClock, instant
+from mulle.core.hashing import hash_folder
 from mulle.core.records.base import Cause, to_json
 from mulle.core.records.bundle import Contract, FeatureSpec, InputField, JoinSpec
 from mulle.core.records.dataset import CheckResult, DatasetVersion, Quarantine, Tag
@@ -187,7 +188,7 @@ def _version(run: Run, number: int, folder: Path) -> ModelVersion:
         model="air-time",
         version=number,
         run=run.id,
-        bundle=f"b{number}",
+        bundle=hash_folder(address),
         address=str(address),
         compiled="onnx",
         parity=parity,

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from mulle.core.errors import UsageError
+from mulle.core.clock import duration
+from mulle.core.errors import DeclarationError, UsageError
 
 __all__ = ["Settings", "load_settings"]
+
+_SPANS = {"alerts_digest", "deadline", "keep", "stage_limit", "tick"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +152,11 @@ def _coerce(name: str, value: object) -> object:
             return value if isinstance(value, bool) else str(value).lower() in {"1", "true", "yes", "on"}
         if isinstance(default, Path):
             return Path(str(value))
+        if name in _SPANS and value:
+            duration(str(value))
         return int(str(value)) if isinstance(default, int) else str(value)
+    except DeclarationError as error:
+        raise UsageError(f"setting {name}: {error.detail}", next=error.next) from error
     except ValueError as error:
         raise UsageError(
             f"setting {name}: '{value}' is not {type(default).__name__}", next="see docs/reference/settings.md"

@@ -28,7 +28,7 @@ from mulle.kernel.sample import prove_sample, read_sample
 from mulle.kernel.transform import encode, run_transform, unseen
 from mulle.kernel.worker import Worker
 
-__all__ = ["INPUT", "OUTPUT", "Predictor", "Scores", "read_contract"]
+__all__ = ["INPUT", "OUTPUT", "Predictor", "Scores", "read_contract", "verify"]
 
 INPUT = "features"
 """Name of the compiled model's one input, float32 (n, k)."""
@@ -116,7 +116,7 @@ class Predictor:
             gives other features than when it was registered (facts name the ``column``).
         """
         if expected is not None:
-            _verify(folder, expected)
+            verify(folder, expected)
         contract = read_contract(folder)
         if contract.compiled == "onnx" and contract.parity is None:
             raise BundleError(
@@ -271,7 +271,14 @@ def _engine(folder: Path, contract: Contract, threads: int, worker: Worker | Non
     return _Compiled(_read(folder / "model.onnx"), threads) if contract.compiled == "onnx" else _Native(folder, worker)
 
 
-def _verify(folder: Path, expected: str) -> None:
+def verify(folder: Path, expected: str) -> None:
+    """Hold a bundle's files against the hash that was registered.
+
+    Raises
+    ------
+    BundleError
+        Naming both hashes.
+    """
     found = hash_folder(folder) if folder.is_dir() else "nothing"
     if found != expected:
         raise BundleError(

@@ -17,6 +17,7 @@ from mulle.core.records.base import Cause, Json
 from mulle.core.records.deployment import PRODUCTION, STAGING, Deployment, challenger_of, champion_of, current
 from mulle.core.records.model import ModelVersion
 from mulle.core.records.run import Run, RunEvent
+from mulle.kernel.bundle import verify
 from mulle.kernel.faults import point
 from mulle.kernel.project import code_files, git_commit, release_of
 from mulle.lifecycle.rollout.plan import canary_of, first_deployment, note, roll_back, start_release
@@ -149,13 +150,17 @@ def deploy(parts: Parts, model: str, version: int, *, by: str, environment: str 
         When there is no such version.
     Refused
         When it is the champion already.
+    BundleError
+        When its files are not what was registered.
     """
-    version_of(parts, model, version)
+    record = version_of(parts, model, version)
     last = _last(parts, model, environment)
     now = parts.clock.now()
     if champion_of(last) == version and last is not None and len(last.routes) == 1:
         where = "" if environment == PRODUCTION else f" of {environment}"
         raise Refused(f"{model}@{version} is the champion{where} already", next=f"see `mulle history {model}`", model=model)
+    # No server would load it; who asks is told now, and not by what goes on answering.
+    verify(Path(record.address), record.bundle)
     causes = (Cause(type="person", id=by, why=f"{by} asked for {model}@{version}"),)
     declared = parts.project.model(model)
     made = first_deployment(declared, version, now=now, by=by, causes=causes, before=last, environment=environment)

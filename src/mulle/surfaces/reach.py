@@ -13,7 +13,7 @@ from typing import Any
 from mulle.core.errors import MulleError, NotFound, Unavailable, UsageError
 from mulle.core.settings import Settings
 
-__all__ = ["errors_last_hour", "get", "input_types", "inference_url", "post"]
+__all__ = ["errors_last_hour", "get", "held_back_bundles", "input_types", "inference_url", "post"]
 
 _SAMPLE = re.compile(r"mulle_requests_total\{([^}]*)\} ([0-9.e+]+)")
 
@@ -91,6 +91,15 @@ def input_types(settings: Settings, model: str) -> dict[str, str]:
     """Ask which type (``FP64``, ``INT64``, ``BOOL``, ``BYTES``) each of a model's inputs has."""
     told = json.loads(get(settings, f"/v2/models/{model}"))
     return {i["name"]: i["datatype"] for i in told["inputs"]}
+
+
+def held_back_bundles(settings: Settings) -> dict[str, str]:
+    """Say by model what of its routes the running server refuses to load; nothing where no server tells."""
+    try:
+        told = json.loads(get(settings, "/v1/routes", timeout=0.5))
+        return {name: str(model["problem"]["detail"]) for name, model in told["models"].items() if model.get("problem")}
+    except (MulleError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def errors_last_hour(settings: Settings) -> dict[str, int] | None:

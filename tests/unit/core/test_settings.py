@@ -39,3 +39,9 @@ def test_a_broken_file_is_named_with_its_mistake(tmp_path: Path, text: str, said
 def test_a_value_of_the_wrong_type_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="port"):
         load_settings({"project": tmp_path}, {"MULLE_PORT": "many"})
+
+
+def test_a_span_that_is_none_names_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="setting deadline: 'soon' is not a duration"):
+        load_settings({"project": tmp_path}, {"MULLE_DEADLINE": "soon"})
+    assert load_settings({"project": tmp_path}, {"MULLE_ALERTS_DIGEST": ""}).alerts_digest == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from mulle.bootstrap.parts import wire
@@ -13,6 +14,13 @@ from mulle.core.settings import load_settings
 from mulle.loop.parts import Parts
 
 WHY = (Cause(type="person", id="ada", why="asked"),)
+
+
+def write_cells(folder: Path) -> None:
+    """Write the rows of a model that learns in a moment, and make the folder."""
+    folder.mkdir()
+    rows = pl.select(id=pl.int_range(300)).with_columns(size=pl.col("id") % 17 * 1.0, age=pl.col("id") % 5 * 1.0)
+    rows.with_columns(weight=pl.col("size") * 2 + pl.col("age")).write_csv(folder / "cells.csv")
 
 
 @pytest.fixture

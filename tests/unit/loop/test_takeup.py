@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import polars as pl
 import psutil
 import pytest
+from tests.unit.loop.conftest import write_cells
 
 from mulle.core.errors import Conflict, NotFound, UsageError
 from mulle.core.records.base import Cause
@@ -54,9 +54,7 @@ Open = Callable[..., Parts]
 @pytest.fixture
 def lab(opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parts:
     monkeypatch.setenv("TAKEUP_HOLD", str(tmp_path / "hold"))
-    (tmp_path / "project").mkdir()
-    rows = pl.select(id=pl.int_range(300)).with_columns(size=pl.col("id") % 17 * 1.0, age=pl.col("id") % 5 * 1.0)
-    rows.with_columns(weight=pl.col("size") * 2 + pl.col("age")).write_csv(tmp_path / "project" / "cells.csv")
+    write_cells(tmp_path / "project")
     return opened(PROJECT)
 
 

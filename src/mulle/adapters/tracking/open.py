@@ -7,6 +7,7 @@ import os
 import sqlite3
 import threading
 from contextlib import closing, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -18,6 +19,9 @@ __all__ = ["open_client", "open_experiment"]
 
 _MAKING = threading.Lock()
 _SQLITE = "sqlite:///"
+_NOWHERE = "/nowhere"
+"""Where the artifacts of a database that is no home's yet would lie."""
+
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -75,20 +79,32 @@ def _make_database(path: Path) -> None:
     # the file has its name only when all is in it.
     if path.exists():
         return
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    store = SqlAlchemyStore(_SQLITE.removesuffix("/"), str(path.parent))
     new = path.with_name(f".{path.name}.{uuid4().hex}")
     os.close(os.open(new, os.O_RDWR | os.O_CREAT, 0o600))
     try:
+        new.write_bytes(_empty_database())
         with closing(sqlite3.connect(new)) as file:
-            store.engine.raw_connection().driver_connection.backup(file)
+            file.execute(
+                "update experiments set artifact_location = replace(artifact_location, ?, ?)", (_NOWHERE, str(path.parent))
+            )
+            file.commit()
             # The file remembers it: a commit then waits for the disk once, and readers do not wait for writers.
             file.execute("pragma journal_mode=wal")
-        store._dispose_engine()
         # A link, unlike a rename, leaves the file of a process that was faster.
         with suppress(FileExistsError):
             os.link(new, path)
     finally:
         new.unlink(missing_ok=True)
+
+
+@cache
+def _empty_database() -> bytes:
+    # The migrations take a second, and a process that opens several homes pays for them once.
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore(_SQLITE.removesuffix("/"), _NOWHERE)
+    try:
+        return bytes(store.engine.raw_connection().driver_connection.serialize())
+    finally:
+        store._dispose_engine()

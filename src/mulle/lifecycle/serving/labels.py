@@ -200,7 +200,8 @@ def _why_unknown(label: Label, known: Callable[[str], bool]) -> str:
 
 
 def _bad(index: int, field: str, said: str) -> ContractError:
-    return ContractError(f"label {index}: {said}", next="see the surface of POST /v1/labels", row=index, field=field)
+    expected = "a label has a prediction_id, or a model and a key (and perhaps a time), and a value"
+    return ContractError(f"label {index}: {said}", next=expected, row=index, field=field)
 
 
 def _mark(label: Label) -> bytes:

@@ -6,6 +6,7 @@ A bundle that is refused changes nothing: what was in service stays in service, 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from mulle.lifecycle.serving.score import Ready
 from mulle.lifecycle.serving.shelf import Loaded, Shelf
 
 __all__ = ["EAGER", "Table"]
+
+_log = logging.getLogger("mulle.inference")
 
 EAGER = 64
 """With at most this many models all are loaded as soon as they are routed, and stay; more are loaded as they are asked for.
@@ -243,6 +246,8 @@ class Table:
             # Refused: what was in service stays in service, below whatever comes later.
             ready = [*self._ready.get(model, ()), *ready]
         if problems:
+            if str(self.problems.get(model)) != str(problems[-1]):
+                _log.error("%s; what answered before goes on", problems[-1].detail, extra={"model": model})
             self.problems[model] = problems[-1]
         else:
             self.problems.pop(model, None)

@@ -180,7 +180,8 @@ def _claim(plan: Plan) -> None:
         holder = json.loads(path.read_text()) if path.is_file() else {}
         if holder.get("id") != plan.id:
             if holder.get("key") != plan.key:
-                raise Conflict(f"{folder} holds something else", next="name an empty folder; %Y-%m-%d in its name is filled in")
+                what = f"what another command wrote, job {holder['id']}" if holder.get("id") else "something else"
+                raise Conflict(f"{folder} holds {what}", next="name an empty folder; %Y-%m-%d in its name is filled in")
             _emptied(folder)
     keep_document(folder / MANIFEST, {"id": plan.id, "key": plan.key, "digest": plan.digest, "state": "running"})
 

@@ -20,7 +20,7 @@ from mulle.loop.parts import Parts
 from mulle.loop.rollout.evidence import rows_of
 from mulle.loop.views.chain import model_names
 
-__all__ = ["logged_predictions", "predictions_view"]
+__all__ = ["logged_predictions", "logged_rows", "predictions_view"]
 
 _NEWEST = "select id, created_at, model, version, route, key, value, label, error from predictions order by created_at desc, id"
 _FLEET = pl.col("model").str.split("/").list.first()
@@ -76,8 +76,8 @@ def logged_predictions(parts: Parts, model: str | None, *, since: datetime) -> p
     """
     now = parts.clock.now()
     mine = pl.lit(True) if model is None else rows_of(model)
-    rows = _both(parts, PREDICTIONS, mine & (pl.col("created_at") >= since))
-    labels = _both(parts, LABELS, pl.lit(True) if model is None else rows_of(fleet_of(model)) | (pl.col("model") == ""))
+    rows = logged_rows(parts, PREDICTIONS, mine & (pl.col("created_at") >= since))
+    labels = logged_rows(parts, LABELS, pl.lit(True) if model is None else rows_of(fleet_of(model)) | (pl.col("model") == ""))
     joined = [_with_labels(part, labels, now) for _, part in sorted(rows.group_by(_FLEET), key=lambda pair: str(pair[0]))]
     table = pl.concat(joined) if joined else _with_labels(rows, labels, now)
     declared = parts.project.models.get((model or "").partition("/")[0])
@@ -94,7 +94,8 @@ def _with_labels(rows: pl.DataFrame, labels: pl.DataFrame, now: datetime) -> pl.
     return told.with_columns(label="truth", labelled=pl.col("labelled") | pl.col("never")).drop("truth", "never")
 
 
-def _both(parts: Parts, table: str, wanted: pl.Expr) -> pl.DataFrame:
+def logged_rows(parts: Parts, table: str, wanted: pl.Expr) -> pl.DataFrame:
+    """Read the rows of `PREDICTIONS` or `LABELS` that are wanted, those first that the lake has, then those still in the log."""
     waiting = undrained(log_folder(parts.settings.home), parts.lake, table)
     try:
         there = parts.lake.scan(table).filter(wanted).collect()

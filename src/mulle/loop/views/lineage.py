@@ -26,6 +26,7 @@ from mulle.lifecycle.monitoring.decode import decode_features
 from mulle.lifecycle.serving.explain import explained_members
 from mulle.lifecycle.serving.log import log_folder
 from mulle.lifecycle.serving.undrained import undrained
+from mulle.loop.data.predictions import logged_rows
 from mulle.loop.monitoring.windows import window_view
 from mulle.loop.parts import Parts
 from mulle.loop.rollout.evidence import rows_of
@@ -180,18 +181,14 @@ def _route(parts: Parts, prediction: Json) -> Json:
 
 
 def _label(parts: Parts, prediction: Json) -> Json | None:
-    try:
-        labels = parts.lake.scan(LABELS)
-    except NotFound:
-        return None
     by_id = pl.col("prediction_id") == prediction["id"]
     time = instant(prediction["time"])
     named = pl.lit(prediction.get("key_text"), dtype=pl.String)  # null where rows have no key: nothing equals it
     by_key = (pl.col("key_text") == named) & (pl.col("time").is_null() | (pl.col("time") == time))
-    # A label by key may name the fleet, whose member answered.
-    mine = rows_of(fleet_of(prediction["model"]))
-    rows = labels.filter(mine & (by_id.fill_null(False) | by_key.fill_null(False))).sort("known_at", "created_at").tail(1)
-    found = rows.collect().to_dicts()
+    # A label by key may name the fleet, whose member answered; one by prediction need not name a model.
+    mine = rows_of(fleet_of(prediction["model"])) | (pl.col("model") == "")
+    told = logged_rows(parts, LABELS, mine & (by_id.fill_null(False) | by_key.fill_null(False)))
+    found = told.sort("known_at", "created_at").tail(1).to_dicts() if told.height else []
     return _with_value(_decoded(found[0]), numeric=not prediction.get("probabilities")) if found else None
 
 

@@ -123,10 +123,10 @@ def _changes(parts: Parts, model: Model, champion: int) -> Sequence[str]:
         found.append("the feature function or its joins changed")
     if contract.target != model.target or contract.task != model.task:
         found.append(f"target {contract.target} ({contract.task}) becomes {model.target} ({model.task})")
+    if not found and contract.transform["code"] != parts.project.code:
+        found.append("the project changed, the features did not")
     for name, version in contract.data.items():
         latest = parts.metadata.datasets.get(name)
         if latest is not None and latest.version > version:
             found.append(f"{name}@{latest.version} is newer than {name}@{version}, which the champion saw")
-    if not found and contract.transform["code"] != parts.project.code:
-        found.append("project.py changed, the features did not")
     return found

@@ -31,13 +31,15 @@ _MOST_ALERTS, _EVERY_ALERT = 20, 10_000
 """Alerts told of one model; alerts read to find those of a fleet's members."""
 
 
-def status_view(parts: Parts, *, errors: Mapping[str, int] | None = None) -> Json:
+def status_view(parts: Parts, *, errors: Mapping[str, int] | None = None, refused: Mapping[str, str] | None = None) -> Json:
     """Say of each model how it stands, and whether the engine runs.
 
     Parameters
     ----------
     errors : mapping, optional
         Refused and failed requests of the last hour by model, when a running server told them; null otherwise.
+    refused : mapping, optional
+        By model why a running server does not load what its routes name, and answers with what it had.
 
     Returns
     -------
@@ -45,8 +47,11 @@ def status_view(parts: Parts, *, errors: Mapping[str, int] | None = None) -> Jso
         ``models``, ``batches`` (scheduled ones), ``project`` (whether its file loads) and ``engine``.
     """
     counted = traffic(parts)
-    models = [_model(parts, name, counted.get(name, 0), None if errors is None else errors.get(name, 0))
-              for name in model_names(parts)]  # fmt: skip
+    refused = refused or {}
+    models = [
+        _model(parts, name, counted.get(name, 0), None if errors is None else errors.get(name, 0), refused.get(name, ""))
+        for name in model_names(parts)
+    ]
     now = rfc3339(parts.clock.now())
     told = {"id": str(parts.settings.home), "created_at": now, "models": models, "batches": schedule_view(parts)}
     return {**told, "project": project_state(parts.settings.home), "engine": engine_state(parts.settings.home)}
@@ -80,7 +85,7 @@ def engine_state(home: Path) -> Json:
     return told | ({"workers": workers} if workers else {})
 
 
-def _model(parts: Parts, name: str, rows: int, errors: int | None) -> Json:
+def _model(parts: Parts, name: str, rows: int, errors: int | None, refused: str) -> Json:
     metadata = parts.metadata
     deployments = metadata.deployments.of(name)
     in_force = current(deployments, parts.clock.now())
@@ -89,12 +94,16 @@ def _model(parts: Parts, name: str, rows: int, errors: int | None) -> Json:
     runs = metadata.runs.list(name, 1)
     run_state = metadata.runs.states([runs[0].id]).get(runs[0].id, "queued") if runs else None
     newest = metadata.models.list(name, 1)
-    state = _state(in_force, alerts, run_state)
+    state = "alarmed" if refused else _state(in_force, alerts, run_state)
     routes = in_force.routes if in_force else ()
     canary = next((r for r in routes if r.mode == "canary"), None)
     released, clauses = standing(parts, name, in_force)
     loop, told = _loop(parts, name)
-    says = "; ".join([_says(name, in_force, newest[0].version if newest else None, window, alerts, run_state), *clauses, *told])
+    if refused:
+        says = f"{name} needs a look: the server answers with what it had before, for a bundle is refused: {refused}"
+    else:
+        says = _says(name, in_force, newest[0].version if newest else None, window, alerts, run_state)
+    says = "; ".join([says, *clauses, *told])
     return {
         "id": name,
         "created_at": rfc3339(deployments[0].created_at) if deployments else None,
@@ -107,6 +116,7 @@ def _model(parts: Parts, name: str, rows: int, errors: int | None) -> Json:
         **released,
         "traffic_1h": rows,
         "errors_1h": errors,
+        "refused": refused or None,
         "performance": to_json(window.performance) if window and window.performance else None,
         **loop,
         "last_run": {"id": runs[0].id, "state": run_state} if runs else None,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
+from mulle.surfaces.cli.group import CommandGroup
 from mulle.surfaces.cli.session import session
 
 __all__ = ["AlertsGroup", "group", "ls", "silence", "test", "unsilence"]
 
 
-class AlertsGroup(TyperGroup):
+class AlertsGroup(CommandGroup):
     """``mulle alerts`` alone, or with a model or options, lists."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]

@@ -43,12 +43,13 @@ def logs(
         raise UsageError(f"no level '{level}'", next=f"choose from {', '.join(LEVELS)}")
     wanted = Wanted(model=model, run=run, request=request, level=level, since=_instant(call, since))
     view = logs_view(call.parts, wanted, limit)
-    if not follow:
-        call.show(view, lambda found: [call.plain(_words(line)) for line in found["items"]])
+    if call.json and not follow:
+        call.show(view, lambda _: [])
         return
     for line in view["items"]:
         _tell(call, line)
-    _follow(call, wanted)
+    if follow:
+        _follow(call, wanted)
 
 
 def _instant(call: Session, since: str | None) -> datetime | None:

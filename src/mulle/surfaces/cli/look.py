@@ -20,10 +20,11 @@ def status(ctx: typer.Context) -> None:
     """Say in words how each model stands, and whether the engine runs."""
     from mulle.loop.views.status import status_view
     from mulle.surfaces.cli import render
-    from mulle.surfaces.reach import errors_last_hour
+    from mulle.surfaces.reach import errors_last_hour, held_back_bundles
 
     call = session(ctx)
-    call.show(status_view(call.parts, errors=errors_last_hour(call.settings)), render.status)
+    view = status_view(call.parts, errors=errors_last_hour(call.settings), refused=held_back_bundles(call.settings))
+    call.show(view, render.status)
 
 
 def plan(ctx: typer.Context) -> None:

@@ -13,6 +13,7 @@ import typer
 
 from mulle.core.errors import MulleError, UsageError
 from mulle.surfaces.cli import act, alerts, data, flow, keep, logs, look, models, monitor, new, release, runs, traffic
+from mulle.surfaces.cli.group import CommandGroup
 from mulle.surfaces.cli.session import Session
 
 __all__ = ["build", "call", "main"]
@@ -43,7 +44,7 @@ def call(arguments: Sequence[str]) -> int:
     moved = _globals_first(arguments)
     as_json, debug = "--json" in moved, "--debug" in moved
     try:
-        answer = typer.main.get_command(build())(moved or ["--help"], prog_name="mulle", standalone_mode=False)
+        answer = typer.main.get_command(build())(moved, prog_name="mulle", standalone_mode=False)
         return answer if isinstance(answer, int) else 0
     except MulleError as error:
         return _leave(error, as_json, debug)
@@ -61,7 +62,7 @@ def call(arguments: Sequence[str]) -> int:
 def build() -> typer.Typer:
     """Give every command its name."""
     app = typer.Typer(
-        name="mulle", add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, callback=_globals,
+        name="mulle", cls=CommandGroup, add_completion=False, pretty_exceptions_enable=False, callback=_globals,
         rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
         epilog="--project, --home, --json and --debug may stand anywhere. Exit codes: 0 done, 1 a check or gate said no, "
         "2 wrong use, 3 the other side is away, 130 interrupted.",
@@ -83,7 +84,7 @@ def build() -> typer.Typer:
         "data": ("Bring rows in, check, compare, look into, share and forget them.", {n: getattr(data, n) for n in data.__all__}),
     }
     for name, (words, commands) in groups.items():
-        group = typer.Typer(no_args_is_help=True, help=words, rich_markup_mode=None)
+        group = typer.Typer(cls=CommandGroup, help=words, rich_markup_mode=None)
         for inner, function in commands.items():
             group.command(inner)(function)
         app.add_typer(group, name=name)

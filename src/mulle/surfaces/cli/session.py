@@ -126,6 +126,7 @@ def write_page(file: Path, text: str) -> None:
 
     try:
         file.write_text(text, encoding="utf-8")
+        sys.stderr.write(f"wrote {file}\n")
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}", next="name another file") from error
 

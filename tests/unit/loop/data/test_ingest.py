@@ -148,25 +148,27 @@ def test_when_the_bad_file_is_mended_the_good_one_beside_it_comes_too(tmp_path: 
     assert column(parts, "d", "x") == [1, 2, 3]
 
 
-def test_a_mended_full_read_comes_whole(tmp_path: Path) -> None:
-    parts = opened(
-        tmp_path,
+def read_in_full(folder: Path) -> Parts:
+    """Open a project whose source gives all of its rows each time: those that were given last."""
+    return opened(
+        folder,
         f"""
         def rows(position):
-            return pl.DataFrame(json.load(open("{tmp_path}/rows.json")))
+            return pl.DataFrame(json.load(open("{folder}/rows.json")))
         d = ml.Dataset("d", rows, key="id", checks=[ml.between("x", 0, 10)])
         """,
     )
 
-    def give(*values: int) -> None:
-        write(tmp_path / "rows.json", json.dumps([{"id": i, "x": v} for i, v in enumerate(values)]))
 
-    give(1)
-    ingest(parts)
-    give(1, 2, 999)
-    ingest(parts)
-    give(1, 2, 3)
-    ingest(parts)
+def give(folder: Path, values: list[int]) -> None:
+    write(folder / "rows.json", json.dumps([{"id": i, "x": v} for i, v in enumerate(values)]))
+
+
+def test_a_mended_full_read_comes_whole(tmp_path: Path) -> None:
+    parts = read_in_full(tmp_path)
+    for values in ([1], [1, 2, 999], [1, 2, 3]):
+        give(tmp_path, values)
+        ingest(parts)
     assert column(parts, "d", "x") == [1, 2, 3]
 
 
@@ -269,16 +271,9 @@ def test_what_was_turned_away_is_judged_again_when_asked(tmp_path: Path) -> None
 
 
 def test_rows_that_stay_bad_in_a_full_read_keep_no_good_ones_out_and_are_told_once(tmp_path: Path) -> None:
-    parts = opened(
-        tmp_path,
-        f"""
-        def rows(position):
-            return pl.DataFrame(json.load(open("{tmp_path}/rows.json")))
-        d = ml.Dataset("d", rows, key="id", checks=[ml.between("x", 0, 10)])
-        """,
-    )
+    parts = read_in_full(tmp_path)
     for n, values in enumerate([[1], [1, 999], [1, 999, 3], [1, 999, 3, 4]]):
-        write(tmp_path / "rows.json", json.dumps([{"id": i, "x": v} for i, v in enumerate(values)]))
+        give(tmp_path, values)
         assert ingest(parts)["d"]["action"] == ("quarantined" if n == 1 else "published")
         assert ingest(parts)["d"]["action"] == "nothing new"
     assert column(parts, "d", "x") == [1, 3, 4]

@@ -78,6 +78,10 @@ def test_labels_that_are_still_in_the_log_are_joined(logged):
     segment.close()
     sql = f"select label, labelled from predictions where id = '{IDS[2]}'"
     assert predictions_view(logged.parts, "air-time", sql=sql)["items"] == [{"label": 7.0, "labelled": True}]
+    assert explain_view(logged.parts, IDS[2])["label"]["value"] == 7.0
+    drain(log_folder(logged.parts.settings.home), logged.parts.lake, now=AT)
+    assert explain_view(logged.parts, IDS[2])["label"]["value"] == 7.0
+    assert explain_view(logged.parts, IDS[1])["label"] is None
 
 
 def test_what_features_held_can_be_asked_for(logged):

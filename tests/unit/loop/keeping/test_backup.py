@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import polars as pl
 import pytest
+from tests.unit.loop.conftest import write_cells
 
 from mulle.adapters.metadata.connect import open_metadata
 from mulle.adapters.metadata.export import dump_records, load_records
@@ -60,9 +60,7 @@ Open = Callable[..., Parts]
 
 @pytest.fixture
 def lab(opened: Open, tmp_path: Path) -> Parts:
-    (tmp_path / "project").mkdir()
-    rows = pl.select(id=pl.int_range(300)).with_columns(size=pl.col("id") % 17 * 1.0, age=pl.col("id") % 5 * 1.0)
-    rows.with_columns(weight=pl.col("size") * 2 + pl.col("age")).write_csv(tmp_path / "project" / "cells.csv")
+    write_cells(tmp_path / "project")
     return opened(PROJECT)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from tests.unit.loop.conftest import write_cells
 
 from mulle.core.clock import ReplayClock
 from mulle.core.errors import Conflict
@@ -48,9 +49,7 @@ Open = Callable[..., Parts]
 @pytest.fixture
 def lab(opened: Open, tmp_path: Path) -> Parts:
     """A model with three versions; the second was never released."""
-    (tmp_path / "project").mkdir()
-    rows = pl.select(id=pl.int_range(300)).with_columns(size=pl.col("id") % 17 * 1.0, age=pl.col("id") % 5 * 1.0)
-    rows.with_columns(weight=pl.col("size") * 2 + pl.col("age")).write_csv(tmp_path / "project" / "cells.csv")
+    write_cells(tmp_path / "project")
     parts = opened(PROJECT)
     # Another seed is another split.
     other = replace(parts, settings=replace(parts.settings, seed=1))

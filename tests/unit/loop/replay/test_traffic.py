@@ -48,6 +48,17 @@ def events(*bodies: bytes) -> list[Event]:
     return [Event(at, "/v1/models/m/predict", body, 1) for at, body in enumerate(bodies)]
 
 
+def played(server: ThreadingHTTPServer, connections: int, *bodies: bytes) -> Traffic:
+    """Send all of these, and wait for their answers."""
+    traffic = Traffic("127.0.0.1", server.server_port, connections=connections)
+    traffic.start()
+    traffic.add(events(*bodies))
+    traffic.allow(10)
+    traffic.wait_answered(10, timeout=20)
+    traffic.close()
+    return traffic
+
+
 def test_nothing_beyond_the_horizon_is_sent(server: ThreadingHTTPServer) -> None:
     traffic = Traffic("127.0.0.1", server.server_port, connections=3)
     traffic.start()
@@ -62,23 +73,13 @@ def test_nothing_beyond_the_horizon_is_sent(server: ThreadingHTTPServer) -> None
 
 
 def test_a_refusal_is_counted_with_its_reason(server: ThreadingHTTPServer) -> None:
-    traffic = Traffic("127.0.0.1", server.server_port, connections=2)
-    traffic.start()
-    traffic.add(events(b"a", b"fail", b"b"))
-    traffic.allow(10)
-    traffic.wait_answered(10, timeout=20)
-    traffic.close()
+    traffic = played(server, 2, b"a", b"fail", b"b")
     assert traffic.tally.failed == 1
     assert "HTTP 500" in traffic.tally.reasons[0]
 
 
 def test_a_connection_that_the_server_closes_between_requests_does_not_hide_a_failure(server: ThreadingHTTPServer) -> None:
-    traffic = Traffic("127.0.0.1", server.server_port, connections=1)
-    traffic.start()
-    traffic.add(events(b"hang up", b"after", b"more"))
-    traffic.allow(10)
-    traffic.wait_answered(10, timeout=20)
-    traffic.close()
+    traffic = played(server, 1, b"hang up", b"after", b"more")
     assert traffic.tally.predictions == 3
     assert len(server.RequestHandlerClass.seen) + traffic.tally.failed >= 3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -38,7 +39,7 @@ def test_what_a_clock_that_was_ahead_judged_and_released_counts_from_when_it_is_
         return tick(parts, drain=lambda: drain(log_folder(parts.settings.home), parts.lake, now=clock.now()))
 
     looked()
-    clock.at = START + timedelta(days=40)
+    clock.at = START + timedelta(days=4)
     begin(parts)
     looked()
     assert parts.metadata.windows.last("m", mature=False).end == clock.at
@@ -59,7 +60,7 @@ def test_what_a_clock_that_was_ahead_judged_and_released_counts_from_when_it_is_
     assert (window.end, window.rows) == (START + 3 * HOUR, 600)
     # And nothing of the future takes over when its time comes.
     rollback(parts, "m", by="ada", to=1)
-    clock.at = START + timedelta(days=41)
+    clock.at = START + timedelta(days=5)
     publish_routes(parts)
     assert (last(parts).action, modes(parts)) == ("rollback", {1: "champion"})
 
@@ -71,8 +72,10 @@ def test_a_model_that_cannot_be_looked_at_keeps_no_other_from_it(opened):
     sound = parts.project.model("m")
     two = replace(parts, project=replace(parts.project, models={"a": replace(sound, name="a"), "m": sound}))
     version_of_m = parts.metadata.models.get("m", 1)
-    parts.metadata.models.add(replace(version_of_m, id="a1", model="a", address=version_of_m.address + "-gone"))
+    gone = shutil.copytree(version_of_m.address, version_of_m.address + "-gone")
+    parts.metadata.models.add(replace(version_of_m, id="a1", model="a", address=gone))
     deploy(two, "a", 1, by="ada")
+    shutil.rmtree(gone)
     advance(parts, START + 2 * HOUR)
     told: list[tuple[str, Exception]] = []
     seen = tick(two, drain=lambda: None, failed=lambda model, error: told.append((model, error)))

@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import orjson
 import polars as pl
 import pytest
+from tests.fleet_rows import sold
 
 from mulle.bootstrap.parts import wire
 from mulle.core.clock import ReplayClock
@@ -50,15 +50,6 @@ demand = ml.Model(
     retrain=ml.Retrain(on=["performance"], cooldown="1h"),
 )
 """
-
-
-def sold(store: str, slope: float, first: datetime, days: int) -> pl.DataFrame:
-    dice = np.random.default_rng(len(store) + days)
-    price = dice.normal(10, 2, 2 * days)
-    return pl.DataFrame({
-        "id": [f"{store}-{first.date()}-{n}" for n in range(2 * days)], "store": [store] * (2 * days), "price": price,
-        "day": [first + timedelta(hours=12 * n) for n in range(2 * days)], "units": slope * price + dice.normal(size=2 * days),
-    }, schema_overrides={"day": pl.Datetime("us", "UTC")})  # fmt: skip
 
 
 def log(parts: Parts, model: str, version: int, route: str, names: Sequence[str], said: float, at: datetime) -> list[str]:

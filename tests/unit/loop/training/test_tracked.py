@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mulle.adapters.tracking.mlflow import MlflowTracking
+from mulle.core.hashing import hash_folder
 from mulle.core.records.base import Cause
 from mulle.core.records.deployment import champion_of
 from mulle.core.records.model import ModelVersion
@@ -39,8 +40,8 @@ def made(parts: Parts, folder: Path) -> tuple[Run, ModelVersion]:
     folder.mkdir()
     (folder / "bundle.json").write_text("{}")
     version = ModelVersion(
-        id="r1", created_at=now, causes=why, model="m", version=0, run="r1", bundle="b", address=str(folder), compiled="onnx",
-        parity=None, metrics={}, size_bytes=1, features=("x",), data={}, data_cutoff=now, refit_cutoff=now,
+        id="r1", created_at=now, causes=why, model="m", version=0, run="r1", bundle=hash_folder(folder), address=str(folder),
+        compiled="onnx", parity=None, metrics={}, size_bytes=1, features=("x",), data={}, data_cutoff=now, refit_cutoff=now,
     )  # fmt: skip
     return run, parts.metadata.models.add(version)
 

@@ -58,6 +58,20 @@ def server(monkeypatch):
         listening.shutdown()
 
 
+def test_help_says_of_each_command_a_whole_sentence(capsys):
+    assert call(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "what is deployed; checks run on a sample; exit 1 when one fails." in " ".join(shown.split())
+    assert not [line for line in shown.splitlines()[1:] if line.endswith("...")]
+
+
+def test_a_group_without_a_command_shows_what_it_has(capsys):
+    assert call(["models"]) == 0
+    shown = capsys.readouterr()
+    assert "reproduce" in shown.out
+    assert shown.err == ""
+
+
 def test_help_is_light_and_names_every_command():
     code = """
 import sys
@@ -100,6 +114,17 @@ def test_status_says_how_each_model_stands(cli):
     assert "air-time needs a look: 1 open alert" in out
     assert "idle has no version yet" in out
     assert "engine does not run" in out
+
+
+def test_status_says_what_the_server_refuses_to_load(cli, server):
+    _, answers = server
+    told = {"in_force": [], "problem": {"detail": "bundle 12ab is not the bundle that was registered"}}
+    answers["/v1/routes"] = (200, {"generation": 1, "models": {"air-time": told, "idle": {"problem": None}}, "problem": None})
+    code, out, _ = cli("status")
+    words = " ".join(out.split())
+    assert code == 0
+    assert "air-time needs a look: the server answers with what it had before, for a bundle is refused: bundle 12ab is" in words
+    assert "idle has no version yet" in words
 
 
 @pytest.mark.parametrize(

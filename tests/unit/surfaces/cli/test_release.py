@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +60,12 @@ def test_environments_are_two(cli):
     code, _, err = cli("history", "air-time", "--environment", "attic")
     assert (code, "choose from production, staging" in err) == (2, True)
     assert cli("promote", "air-time", "--environment", "staging")[0] == 2
+
+
+def test_a_bundle_whose_files_changed_is_not_deployed_and_nothing_moves(cli, home):
+    version = home.parts.metadata.models.get("air-time", 2)
+    (Path(version.address) / "bundle.json").write_text("{}")
+    before = cli("history", "air-time", "--json")[1]
+    code, _, err = cli("deploy", "air-time@2")
+    assert (code, "is not the bundle that was registered: expected" in err, "next: restore the folder" in err) == (1, True, True)
+    assert cli("history", "air-time", "--json")[1] == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -143,9 +144,8 @@ def test_slow_bodies_are_let_go_and_hold_nobody_up(server: Server) -> None:
     slow = [socket.create_connection(("127.0.0.1", server.port), timeout=8) for _ in range(100)]
     for one in slow:
         one.sendall(b"POST " + PREDICT.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
-    begun = time.monotonic()
     assert server.predict(row()).status == 200
-    assert time.monotonic() - begun < 1.5
+    assert select.select(slow, [], [], 0)[0] == [], "it was answered while each of them was waited for still"
     assert {one.recv(20)[:12] for one in slow} == {b"HTTP/1.1 504"}
     for one in slow:
         one.close()

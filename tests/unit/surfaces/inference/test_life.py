@@ -22,6 +22,7 @@ from mulle.core.clock import WallClock
 from mulle.core.errors import UsageError
 from mulle.core.hashing import hash_folder
 from mulle.core.settings import load_settings
+from mulle.kernel.logs import Wanted, read_log
 from mulle.kernel.routes import ROUTES, ModelRoutes, Routed, RoutingTable, write_routes
 from mulle.lifecycle.monitoring.service import service_signals
 from mulle.lifecycle.serving.drain import drain
@@ -112,6 +113,8 @@ def test_a_corrupt_bundle_is_refused_by_its_hash_and_the_champion_stays(home: Pa
         problem = server.get("/v1/routes").json["models"]["trip"]["problem"]
         assert problem["bundle"] == told
         assert told in problem["detail"]
+        said = [line for line in read_log(home, Wanted(level="error")) if told in line["text"]]
+        assert [line["model"] for line in said] == ["trip"], "in the log, once"
         # A canary that is refused leaves the champion alone with all the traffic.
         server.until(route(home, version(1, made[0], share=0.5), version(2, (told, folder), share=0.5, mode="canary")))
         assert {server.predict(row(n)).json["version"] for n in range(20)} == {1}
