@@ -18,10 +18,10 @@ import boto3
 import psutil
 import pytest
 from chaos_home import add_trips, make_home
+from tests.ports import free_port
 from uphome import MULLE, Up, fetched, until
 
 from mulle.core.errors import NotFound
-from mulle.loop.server import free_port
 from mulle.loop.training.tracked import untold
 
 AWAY = float(os.environ.get("AWAY", "5"))
@@ -32,7 +32,7 @@ class Wire:
     """A port that leads to a server, and that can be cut: whoever comes is refused, and who is there is thrown out."""
 
     def __init__(self, port: int) -> None:
-        self._target, self.port = port, free_port("127.0.0.1")
+        self._target, self.port = port, free_port()
         self._open: set[socket.socket] = set()
         self._listener: socket.socket | None = None
         self.join()
@@ -167,7 +167,7 @@ def logged(up: Up) -> bool:
 
 
 def test_the_tracking_server_is_away_while_a_model_is_trained_and_released(project: Path, tmp_path: Path) -> None:
-    port = free_port("127.0.0.1")
+    port = free_port()
     store = f"sqlite:///{tmp_path}/mlflow.db"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--artifacts-destination",
                str(tmp_path / "artifacts"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]  # fmt: skip

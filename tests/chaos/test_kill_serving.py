@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from chaos_home import THREADS, Home, make_home
+from tests.ports import free_port
 
 from mulle.adapters.lake.delta import DeltaLake
 from mulle.core.clock import WallClock
@@ -23,7 +24,7 @@ from mulle.core.records.prediction import PREDICTIONS
 from mulle.kernel.faults import VARIABLE
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
-from mulle.loop.server import environment, free_port
+from mulle.loop.server import environment
 
 ROW = {"id": 1, "at": "2024-03-09T12:00:00Z", "area": "north", "kind": "car", "distance": 7.5}
 DRAIN = """
@@ -96,7 +97,7 @@ def under_load(port: int, server: subprocess.Popen[bytes], *, until: int) -> lis
 
 @contextmanager
 def serving(home: Home) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    port = free_port("127.0.0.1")
+    port = free_port()
     command = [sys.executable, "-m", "mulle", "serve"]
     server = subprocess.Popen(command, env={**inherited(home), "MULLE_INFERENCE_PORT": str(port)}, cwd=home.folder)
     try:

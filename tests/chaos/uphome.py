@@ -20,6 +20,7 @@ from typing import IO
 import polars as pl
 import psutil
 from chaos_home import START, THREADS
+from tests.ports import free_port
 
 from mulle.bootstrap.parts import wire
 from mulle.core.clock import rfc3339
@@ -29,7 +30,6 @@ from mulle.core.records.run import Run, run_state
 from mulle.core.settings import load_settings
 from mulle.loop.operate import start_run
 from mulle.loop.parts import Parts
-from mulle.loop.server import free_port
 
 MULLE = [sys.executable, "-m", "mulle"]
 FINAL = ("succeeded", "rejected", "failed", "cancelled")
@@ -48,7 +48,7 @@ class Up:
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
-        self.port, self.control = free_port("127.0.0.1"), free_port("127.0.0.1")
+        self.port, self.control = free_port(), free_port()
         self.environment |= {
             "MULLE_TICK": "250ms", "MULLE_INFERENCE_PORT": str(self.port), "MULLE_PORT": str(self.control),
             "MULLE_GRPC_PORT": "0", "MULLE_PROJECT": str(self.folder), "MULLE_PROCESSES": "1",

@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from commands import Ended, command
+from tests.ports import free_port
 
 import mulle as ml
 from mulle.core.errors import ContractError
@@ -22,12 +23,6 @@ from mulle.core.errors import ContractError
 MULLE = [sys.executable, "-c", "from mulle.surfaces.cli.main import main; main()"]
 APART = {"new", "run", "predict", "label"}
 """Run as a process of its own; what only looks, or is refused, is run here."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ import polars as pl
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
+from tests.ports import free_port
 
 from mulle.bootstrap.parts import wire
 from mulle.core.clock import instant, rfc3339
@@ -110,7 +111,7 @@ class Platform:
 
     def __init__(self, folder: Path, servers: str, online: str) -> None:
         self.folder = folder
-        self.port, control = free_ports()
+        self.port, control = free_port(), free_port()
         self.environment = os.environ | {
             "MULLE_BROKER": servers, "MULLE_ONLINE": online, "MULLE_TICK": "250ms",
             "MULLE_INFERENCE_PORT": str(self.port), "MULLE_PORT": str(control),
@@ -179,13 +180,6 @@ class Platform:
     def in_lake(self) -> list[int]:
         """The number of every reading in the lake's table, as often as it stands there."""
         return self.parts.lake.scan("data/readings").select("n").collect()["n"].to_list()
-
-
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1]), int(other.getsockname()[1])
 
 
 def tick_of(moment: datetime) -> datetime:

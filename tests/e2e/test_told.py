@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from typing import Any
 import pytest
 from commands import command
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from tests.ports import free_port
 
 from mulle.adapters.metadata.connect import open_metadata
 from mulle.core.records.window import Alert, AlertEvent
@@ -116,12 +116,6 @@ class Home:
 
     def store(self) -> Any:
         return open_metadata(f"sqlite:///{self.folder}/.mulle/mulle.db")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(found: Callable[[], object], what: str, seconds: float = 90) -> Any:

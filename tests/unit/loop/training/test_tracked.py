@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 
 from mulle.adapters.tracking.mlflow import MlflowTracking
 from mulle.core.hashing import hash_folder
@@ -18,7 +19,6 @@ from mulle.core.records.run import Run
 from mulle.loop.keeping.doctor import _tracking
 from mulle.loop.operate import deploy, snapshot_code
 from mulle.loop.parts import Parts
-from mulle.loop.server import free_port
 from mulle.loop.training.tracked import catch_up, tell_run, untold
 
 SOURCE = """
@@ -52,7 +52,7 @@ def test_what_mlflow_missed_is_told_when_it_is_back(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     parts = opened(SOURCE)
     home = parts.settings.home
-    gone = MlflowTracking(f"http://127.0.0.1:{free_port('127.0.0.1')}", home / "artifacts")
+    gone = MlflowTracking(f"http://127.0.0.1:{free_port()}", home / "artifacts")
     away = replace(parts, tracking=lambda: gone)
     run, version = made(parts, tmp_path / "bundle")
     assert tell_run(away, run, RESULTS, version) == {}

@@ -18,6 +18,7 @@ import tritonclient.grpc as triton
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serving_parts import Server, bundle, route, two_models, version
+from tests.ports import free_port
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
@@ -25,13 +26,12 @@ from mulle.core.errors import UsageError
 from mulle.core.hashing import hash_folder
 from mulle.core.settings import load_settings
 from mulle.lifecycle.serving.runtime import Runtime
-from mulle.loop.server import free_port
 from mulle.surfaces.inference.app import create_app
 from mulle.surfaces.inference.messages import METHODS, SERVICE, messages
 
 
 def served(home: Path, limits: dict[str, str] | None = None, **more: Any) -> Server:
-    return Server(home, {"grpc_port": str(free_port("127.0.0.1")), **(limits or {})}, **more)
+    return Server(home, {"grpc_port": str(free_port()), **(limits or {})}, **more)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from serving_parts import bundle, route, row, version
+from tests.ports import free_port
 
 from mulle.adapters.online.redis import RedisOnline
 from mulle.core.errors import MulleError, Unavailable
@@ -24,7 +25,6 @@ from mulle.lifecycle.features.read import OnlineReader
 from mulle.lifecycle.serving.log import log_folder, read_records
 from mulle.lifecycle.serving.rows import prediction_rows
 from mulle.lifecycle.serving.runtime import Runtime
-from mulle.loop.server import free_port
 
 JOIN = {"name": "rate", "kind": "lookup", "dataset": "rates", "table": "rates", "on": ["kind"], "columns": {"value": "Float64"}}
 
@@ -33,7 +33,7 @@ class Redis:
     """A real server of this test's own."""
 
     def __init__(self, folder: Path) -> None:
-        self.port, self._folder = free_port("127.0.0.1"), folder
+        self.port, self._folder = free_port(), folder
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -14,6 +14,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from serving_parts import Server, bundle, route, row, version
+from tests.ports import free_port
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from mulle.adapters.lake.delta import DeltaLake
@@ -21,7 +22,6 @@ from mulle.core.clock import WallClock
 from mulle.kernel.logs import Wanted, read_log
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
-from mulle.loop.server import free_port
 
 WIRED = """
 from mulle.bootstrap.inference import wire_inference
@@ -109,7 +109,7 @@ def test_a_request_is_one_trace_from_the_client_to_features_and_model(home, coll
 
 def test_a_call_over_grpc_is_a_trace_like_one_over_http(home, collector):
     url, kept = collector
-    port = str(free_port("127.0.0.1"))
+    port = str(free_port())
     request = service_pb2.ModelInferRequest(model_name="trip")
     columns = (
         ("id", "INT64", "int64_contents", 1),

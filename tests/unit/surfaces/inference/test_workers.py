@@ -18,6 +18,7 @@ import orjson
 import psutil
 import pytest
 from serving_parts import Server, bundle, route, row, version
+from tests.ports import free_port
 
 from mulle.adapters.lake.delta import DeltaLake
 from mulle.core.clock import WallClock
@@ -25,7 +26,6 @@ from mulle.core.hashing import hash_folder
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
 from mulle.lifecycle.serving.tally import Tally
-from mulle.loop.server import free_port
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def home(tmp_path: Path) -> Path:
 @contextmanager
 def workers(home: Path, count: int = 2, *words: str, **settings: str) -> Iterator[Server]:
     """Run ``mulle serve`` with several workers."""
-    server = Server(home, port=free_port("127.0.0.1"))
+    server = Server(home, port=free_port())
     environment = {
         **os.environ, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "MULLE_HOME": str(home),
         "MULLE_WORKERS": "1" if words else str(count), "MULLE_INFERENCE_PORT": str(server.port),
