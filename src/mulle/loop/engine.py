@@ -36,7 +36,7 @@ PROTOCOL = "1"
 _NAME, _WORKFLOW = "mulle", "mulle.run"
 _POLL, _COMMITS = 0.25, 0.003
 """Seconds between two looks at the queue, which other processes put runs into (what is submitted here starts at once), and those
-that the journal takes to commit a run's end, about."""
+that the journal takes to commit the end of a run that returned, about: to ask costs as much as half a stage."""
 _QUIET = {"log_level": "ERROR", "enable_otlp": False}
 _LIVE = ("PENDING", "ENQUEUED", "DELAYED")
 
@@ -268,7 +268,6 @@ class Engine:
     def _look_on(self) -> None:
         while not self._closing.is_set() or self._any_returned():
             if self._any_returned():
-                # A run returns a moment before the journal commits its end, and to ask costs as much as half a stage.
                 time.sleep(_COMMITS)
             try:
                 self._look()
