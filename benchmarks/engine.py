@@ -47,6 +47,7 @@ def durable(folder: Path) -> Work:
     from mulle.core.clock import WallClock
     from mulle.core.hashing import derived_id
     from mulle.loop.engine import Engine
+    from mulle.loop.stages import Told
 
     home = folder / "durable"
     shutil.rmtree(home, ignore_errors=True)
@@ -54,17 +55,12 @@ def durable(folder: Path) -> Work:
     metadata, clock, count = open_metadata(f"sqlite:///{home}/mulle.db"), WallClock(), [0]
 
     class Recorder:
-        def state(self, run: str, state: str, reason: str, next: str = "") -> None:
-            del reason, next
-            self._add(run, "state", state, "")
+        def tell(self, run: str, *told: Told) -> None:
+            metadata.runs.add_events(*(self._event(run, one) for one in told))
 
-        def stage(self, run: str, name: str, state: str, seconds: float) -> None:
-            del seconds
-            self._add(run, "stage", name, state)
-
-        def _add(self, run: str, kind: str, name: str, state: str) -> None:
-            identifier = derived_id(_T0, run, kind, name, state)
-            metadata.runs.add_event(RunEvent(id=identifier, run=run, at=clock.now(), kind=kind, name=name, state=state))
+        def _event(self, run: str, told: Told) -> RunEvent:
+            id, at = derived_id(_T0, run, told.kind, told.name, told.state), clock.now()
+            return RunEvent(id=id, run=run, at=at, kind=told.kind, name=told.name, state=told.state, seconds=told.seconds)
 
     engine = Engine(home, dict.fromkeys(_STAGES, _toy), Recorder(), metadata.queue)
     engine.start()

@@ -59,7 +59,11 @@ def _targets(claim: Claim, size: Size, outcomes: Mapping[str, Outcome]) -> list[
 def verdict(figure: float | None, met: bool | None, size: Size) -> str:
     """Write what a target's figure is, and whether it is met."""
     said = "not measured" if met is None else "no verdict at this size" if size != "full" else "met" if met else "**missed**"
-    return f"{'-' if figure is None else f'{figure:.2f}'}, {said}"
+    return f"{'-' if figure is None else _figure(figure)}, {said}"
+
+
+def _figure(figure: float) -> str:
+    return f"{figure:.2f}" if figure >= 0.1 or figure <= 0 else f"{figure:.2g}"
 
 
 def _good(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:

@@ -21,6 +21,7 @@ from benchmarks.claim import Claim, Side
 from benchmarks.engine import same, under_seconds
 from benchmarks.side import Work
 from mulle.core.records.base import Json
+from mulle.loop.stages import Told
 
 __all__ = ["CLAIMS", "alone", "make", "shared_out"]
 
@@ -84,9 +85,7 @@ def _work(folder: Path, workers: int) -> Work:
 
 
 class _Silent:
-    def state(self, run: str, state: str, reason: str, next: str = "") -> None: ...
-
-    def stage(self, run: str, name: str, state: str, seconds: float) -> None: ...
+    def tell(self, run: str, *told: Told) -> None: ...
 
 
 def main(home: Path, database: str) -> None:

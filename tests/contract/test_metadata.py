@@ -83,7 +83,7 @@ def test_every_record_reads_back_as_it_was_written(store: Metadata) -> None:
     gate = GateResult(gate="g", metric="mae", value=1.0, bound=None, verdict="pass", reason="fine", rows=3)
     alert, opened = an_alert("a")
     batch = Quarantine(id="q", created_at=T0, causes=WHY, dataset="flights", rows=1, address="q/1", checks=())
-    store.runs.add_event(an_event("e", "r", "running"))
+    store.runs.add_events(an_event("e", "r", "running"))
     store.runs.add_trials([trial])
     store.runs.add_gates("r", [gate])
     store.datasets.add(a_dataset(1))
@@ -125,8 +125,8 @@ def test_adding_again_changes_nothing(store: Metadata) -> None:
     trial = Trial(run="r", number=1, candidate="c", params={}, score=1.0, state="complete", seconds=1.0)
     for _ in range(2):
         store.runs.add(a_run("r"))
-        store.runs.add_event(an_event("e1", "r", "running"))
-        store.runs.add_event(an_event("e2", "r", "succeeded", 1))
+        store.runs.add_events(an_event("e1", "r", "running"))
+        store.runs.add_events(an_event("e2", "r", "succeeded", 1))
         store.runs.add_trials([trial, trial])
         store.runs.add_gates("r", [gate])
         store.deployments.add(a_deployment("d"))
@@ -183,11 +183,11 @@ def test_listings_page_without_gap_or_repeat_also_at_one_instant(store: Metadata
 def test_runs_are_listed_by_model_and_present_state(store: Metadata) -> None:
     for n in range(4):
         store.runs.add(a_run(f"r{n}", at=n, model="ab"[n % 2]))
-    store.runs.add_event(an_event("e0", "r0", "running", 1))
-    store.runs.add_event(an_event("e1", "r0", "failed", 2))
-    store.runs.add_event(an_event("late", "r0", "running", 1.5))  # told late, by a slower process
-    store.runs.add_event(an_event("e2", "r2", "running", 1))
-    store.runs.add_event(an_event("e3", "r2", "search", 3, kind="stage"))
+    store.runs.add_events(an_event("e0", "r0", "running", 1))
+    store.runs.add_events(an_event("e1", "r0", "failed", 2))
+    store.runs.add_events(an_event("late", "r0", "running", 1.5))  # told late, by a slower process
+    store.runs.add_events(an_event("e2", "r2", "running", 1))
+    store.runs.add_events(an_event("e3", "r2", "search", 3, kind="stage"))
     assert store.runs.states(["r0", "r1", "r2", "nobody"]) == {
         "r0": "failed",
         "r1": "queued",
@@ -202,7 +202,7 @@ def test_runs_are_listed_by_model_and_present_state(store: Metadata) -> None:
 
 def test_what_belongs_to_a_run_or_alert_needs_it(store: Metadata) -> None:
     with pytest.raises(NotFound):
-        store.runs.add_event(an_event("e", "nobody", "running"))
+        store.runs.add_events(an_event("e", "nobody", "running"))
     with pytest.raises(NotFound):
         store.alerts.add_event(AlertEvent(id="x", alert="nobody", at=T0, kind="close"))
 
@@ -287,7 +287,7 @@ def test_a_reopened_store_has_everything(url: str) -> None:
 def test_threads_share_a_store(store: Metadata) -> None:
     def write(n: int) -> int:
         store.runs.add(a_run(f"r{n}"))
-        store.runs.add_event(an_event(f"e{n}", f"r{n}", "running"))
+        store.runs.add_events(an_event(f"e{n}", f"r{n}", "running"))
         return store.models.add(a_model(f"v{n}", f"r{n}")).version
 
     with ThreadPoolExecutor(8) as pool:

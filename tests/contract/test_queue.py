@@ -100,11 +100,11 @@ def test_a_run_that_was_cancelled_takes_no_more_and_keeps_its_state(store: Metad
     store.queue.beat("w", 1, {})
     claim = store.queue.take("w")
     assert claim is not None
-    store.runs.add_event(RunEvent(id="1", run="r", at=T0, kind="state", name="cancelled"))
+    store.runs.add_events(RunEvent(id="1", run="r", at=T0, kind="state", name="cancelled"))
     assert store.queue.held("w") == []
     with pytest.raises(LostFence, match="has ended"), store.queue.fence("r", claim.token):
-        store.runs.add_event(RunEvent(id="2", run="r", at=T0, kind="stage", name="register", state="done"))
-    store.runs.add_event(RunEvent(id="3", run="r", at=T0, kind="state", name="succeeded"))
+        store.runs.add_events(RunEvent(id="2", run="r", at=T0, kind="stage", name="register", state="done"))
+    store.runs.add_events(RunEvent(id="3", run="r", at=T0, kind="state", name="succeeded"))
     assert [event.name for event in store.runs.events("r")] == ["cancelled"]
     assert store.runs.states(["r"]) == {"r": "cancelled"}
 

@@ -121,9 +121,9 @@ def _runs(parts: Parts, folder: Path) -> None:
         at, cause = instant(f"2013-03-01T0{number}:00:00Z"), Cause(type="schedule", id="0 4 * * *", why="it was time")
         run = Run(id=f"run-{number}", created_at=at, causes=(cause,), model="air-time", cutoff=at, code="c0de")
         runs.add(run)
-        runs.add_event(RunEvent(id=f"e{number}a", run=run.id, at=at, kind="stage", name="ingest", state="done", seconds=1.5))
+        runs.add_events(RunEvent(id=f"e{number}a", run=run.id, at=at, kind="stage", name="ingest", state="done", seconds=1.5))
         reason = {"reason": "mae 13 > 12"} if state == "rejected" else {}
-        runs.add_event(RunEvent(id=f"e{number}b", run=run.id, at=at, kind="state", name=state, detail=reason))
+        runs.add_events(RunEvent(id=f"e{number}b", run=run.id, at=at, kind="state", name=state, detail=reason))
         runs.add_trials(
             [Trial(run=run.id, number=0, candidate="ridge", params={"alpha": 1}, score=7.5, state="done", seconds=0.1)]
         )

@@ -23,7 +23,7 @@ from mulle.core.records.base import Json
 from mulle.loop.dispatch import DEAD, Pulse, Turns
 from mulle.loop.lock import Lock
 from mulle.loop.place import SCHEMA, hold_place, journal_options, prepared_journal
-from mulle.loop.stages import ATTEMPTS, BACKOFF, Observer, Step, StoppedError, Underway, Way
+from mulle.loop.stages import ATTEMPTS, BACKOFF, Observer, Step, StoppedError, Told, Underway, Way
 
 if TYPE_CHECKING:
     from mulle.core.ports.metadata import Claim, Queue
@@ -166,7 +166,7 @@ class Engine:
         self._started()
         if state := self._ended(run):
             raise Conflict(f"run {run} has already ended: {state}", next="nothing is left to cancel", run=run, state=state)
-        self._observe.state(run, "cancelled", reason)
+        self._observe.tell(run, Told("state", "cancelled", reason=reason))
         self._queue.end(run, "cancelled")
         if under := self._under.get(run):
             self._lose(under)
@@ -355,7 +355,7 @@ class Engine:
             state = str(status.output["state"])
         elif not self._ended(run):
             with contextlib.suppress(LostFence), self._queue.fence(run, token):
-                self._observe.state(run, state, f"the engine could not go on: {status.error}")
+                self._observe.tell(run, Told("state", state, reason=f"the engine could not go on: {status.error}"))
         self._queue.end(run, state, token)
 
     def _lose(self, under: Underway) -> None:

@@ -91,7 +91,7 @@ def record_run(parts: Parts, run: Run, more: Callable[[], None] = lambda: None) 
     """Record a run and what else is known of it, then let it wait for a worker."""
     now = run.created_at
     parts.metadata.runs.add(run)
-    parts.metadata.runs.add_event(
+    parts.metadata.runs.add_events(
         RunEvent(id=derived_id(now, run.id, "state", "queued"), run=run.id, at=now, kind="state", name="queued")
     )
     more()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
+from functools import lru_cache
 from threading import Event
 
 from mulle.core.errors import Conflict, MulleError, UsageError
@@ -23,6 +24,7 @@ from mulle.loop.operate import enqueue, start_run
 from mulle.loop.parts import Parts
 from mulle.loop.place import ENGINE, shared_journal, workers_here
 from mulle.loop.rollout.route import publish_routes
+from mulle.loop.stages import Told
 from mulle.loop.steps import Steps
 from mulle.loop.tracing import trace_run
 from mulle.loop.training.tracked import CatchUp
@@ -43,32 +45,35 @@ class Recorder:
 
     def __init__(self, parts: Parts, progress: Progress | None = None) -> None:
         self._parts, self._progress = parts, progress
+        # A run's record never changes, and all of its stages tell.
+        self._record = lru_cache(maxsize=256)(parts.metadata.runs.get)
 
-    def state(self, run: str, state: str, reason: str, next: str = "") -> None:
-        """Note a run's new state."""
-        said = {"reason": reason, "next": next}
-        self._add(run, "state", state, "", 0.0, {name: text for name, text in said.items() if text})
-        if self._progress:
-            self._progress(run, "state", state, 0.0)
+    def tell(self, run: str, *told: Told) -> None:
+        """Note what happened in a run."""
+        record = self._record(run)
+        events = [self._event(run, record, one) for one in told]
+        self._parts.metadata.runs.add_events(*events)
+        for one, event in zip(told, events, strict=True):
+            if record is not None and self._parts.traces is not None:
+                trace_run(self._parts.traces, record, event)
+            said = " ".join(filter(None, (one.kind if one.kind == "stage" else "", one.name, one.state, one.reason)))
+            about = {"run": run, "model": record.model if record else "", "seconds": one.seconds or None}
+            log.info("run %s: %s", run, said, extra=about)
+            if self._progress:
+                self._progress(run, *((one.name, one.state) if one.kind == "stage" else ("state", one.name)), one.seconds)
 
-    def stage(self, run: str, name: str, state: str, seconds: float) -> None:
-        """Note a stage's start or end."""
-        self._add(run, "stage", name, state, seconds, {})
-        if self._progress:
-            self._progress(run, name, state, seconds)
-
-    def _add(self, run: str, kind: str, name: str, state: str, seconds: float, detail: Json) -> None:
-        record = self._parts.metadata.runs.get(run)
-        made = record.created_at if record else self._parts.clock.now()
-        identifier = derived_id(made, run, kind, name, state)
-        event = RunEvent(
-            id=identifier, run=run, at=self._parts.clock.now(), kind=kind, name=name, state=state, seconds=seconds, detail=detail
+    def _event(self, run: str, record: Run | None, told: Told) -> RunEvent:
+        now = self._parts.clock.now()
+        return RunEvent(
+            id=derived_id(record.created_at if record else now, run, told.kind, told.name, told.state),
+            run=run,
+            at=now,
+            kind=told.kind,
+            name=told.name,
+            state=told.state,
+            seconds=told.seconds,
+            detail={name: text for name, text in (("reason", told.reason), ("next", told.next)) if text},
         )
-        self._parts.metadata.runs.add_event(event)
-        if record is not None and self._parts.traces is not None:
-            trace_run(self._parts.traces, record, event)
-        said = " ".join(filter(None, (kind if kind == "stage" else "", name, state, str(detail.get("reason", "")))))
-        log.info("run %s: %s", run, said, extra={"run": run, "model": record.model if record else "", "seconds": seconds or None})
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from mulle.core.records.base import Json, to_json
 from mulle.core.records.run import FURTHER, STAGES
 from mulle.kernel.faults import point
 
-__all__ = ["ATTEMPTS", "BACKOFF", "Observer", "Step", "StoppedError", "Underway", "Way"]
+__all__ = ["ATTEMPTS", "BACKOFF", "Observer", "Step", "StoppedError", "Told", "Underway", "Way"]
 
 Step = Callable[[str, Json], Json]
 """A stage: run id and earlier results by name, to small JSON; ``{"rejected": why}`` ends the run, ``{"then": name}`` goes on."""
@@ -33,15 +33,37 @@ log = logging.getLogger("mulle.engine")
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something that happened in a run.
+
+    Attributes
+    ----------
+    kind : str
+        ``state`` for the run's new state, ``stage`` for one of its stages.
+    name : str
+        The new state (`mulle.core.records.run.STATES`), or the stage.
+    state : str
+        Of a stage: ``started``, ``done``, ``skipped`` or ``failed``.
+    seconds : float
+        Wall time of a stage that is over.
+    reason, next : str
+        Where a run ended badly: why, and what to do.
+    """
+
+    kind: str
+    name: str
+    state: str = ""
+    seconds: float = 0.0
+    reason: str = ""
+    next: str = ""
+
+
 class Observer(Protocol):
     """What is told about runs. A stage that runs again after a crash tells again: writing must be idempotent."""
 
-    def state(self, run: str, state: str, reason: str, next: str = "") -> None:
-        """Note a run's new state (`mulle.core.records.run.STATES`) and, where it ended badly, why and what to do."""
-        ...
-
-    def stage(self, run: str, name: str, state: str, seconds: float) -> None:
-        """Note that a stage is ``started``, ``done``, ``skipped`` or ``failed``, and its wall time in seconds, 0 at first."""
+    def tell(self, run: str, *told: Told) -> None:
+        """Note what happened in a run, in this order, all of it or nothing."""
         ...
 
 
@@ -64,6 +86,8 @@ class Underway:
         Nothing is recorded any more: the run was taken over or cancelled, or the engine is closed.
     returned : Event
         Its thread works no more.
+    begun : str
+        The stage that was last told to have started, in this life.
     """
 
     run: str
@@ -71,6 +95,7 @@ class Underway:
     leaving: threading.Event = field(default_factory=threading.Event)
     gone: threading.Event = field(default_factory=threading.Event)
     returned: threading.Event = field(default_factory=threading.Event)
+    begun: str = ""
 
     def lose(self) -> None:
         """Let go of the run: it is another's, or has ended."""
@@ -110,53 +135,58 @@ class Way:
         """
         results: Json = dict(given)
         end: Json = {"state": "succeeded", "reason": ""}
-        for name, step in self._steps.items():
+        name = self._next("", given, results)
+        while name:
             _stop_if(under.leaving)
-            # What was committed decides, so that a run that goes on, also on a later release, takes the same steps.
-            if name in given or (name in FURTHER and all(found.get("then") != name for found in results.values())):
-                continue
-            if results.keys() == given.keys():
-                outcome = commit(name, partial(self._begin, under, name, step, results))
-            else:
-                outcome = commit(name, partial(self._stage, under, name, step, results))
+            outcome = commit(name, partial(self._stage, under, name, given, results))
             point(f"committed:{name}")
             if "state" in outcome:
                 end = outcome
                 break
             results[name] = outcome["result"]
+            name = self._next(name, given, results)
         # Not committed: to be told an end again changes nothing, and a commit takes as long as a stage.
-        return self._end(under, end)
+        self._tell(under, "end", Told("state", end["state"], reason=end["reason"], next=end.get("next", "")))
+        point("after:end")
+        return end
 
-    def _begin(self, under: Underway, name: str, step: Step, results: Json) -> Json:
-        self._retried(under, name, lambda: self._observe.state(under.run, "running", ""))
-        return self._stage(under, name, step, results)
+    def _next(self, name: str, given: Json, results: Json) -> str:
+        # What was committed decides, so that a run that goes on, also on a later release, takes the same steps.
+        asked = {found.get("then") for found in results.values()}
+        names = list(self._steps)
+        left = names[names.index(name) + 1 :] if name else names
+        return next((n for n in left if n not in given and (n not in FURTHER or n in asked)), "")
 
-    def _stage(self, under: Underway, name: str, step: Step, results: Json) -> Json:
-        run = under.run
-        self._retried(under, name, lambda: self._observe.stage(run, name, "started", 0.0))
+    def _stage(self, under: Underway, name: str, given: Json, results: Json) -> Json:
+        if not under.begun:
+            self._tell(under, name, Told("state", "running"), Told("stage", name, "started"))
+        elif under.begun != name:
+            self._tell(under, name, Told("stage", name, "started"))
         start = time.perf_counter()
         point(f"before:{name}")
         try:
-            outcome: Json = {"result": _plain(self._retried(under, name, lambda: step(run, dict(results))))}
+            outcome: Json = {"result": _plain(self._retried(under, name, lambda: self._steps[name](under.run, dict(results))))}
         except Exception as error:
             # What fails while the engine closes may fail for that reason: compute is gone.
             _stop_if(under.leaving)
-            outcome = _ending(run, name, error)
+            outcome = _ending(under.run, name, error)
         _stop_if(under.gone)
-        rejected = outcome.get("result", {}).get("rejected")
-        if rejected:
+        result = outcome.get("result", {})
+        if rejected := result.get("rejected"):
             outcome = {"state": "rejected", "reason": str(rejected)}
         # A verdict is a result: only a stage that could not do its work has failed.
-        state, seconds = "skipped" if outcome.get("result", {}).get("skipped") else "done", time.perf_counter() - start
-        state = "failed" if outcome.get("state") == "failed" else state
-        self._retried(under, name, lambda: self._observe.stage(run, name, state, seconds))
+        state = "failed" if outcome.get("state") == "failed" else "skipped" if result.get("skipped") else "done"
+        over = Told("stage", name, state, time.perf_counter() - start)
+        ends = "state" in outcome or under.leaving.is_set()
+        following = "" if ends else self._next(name, given, results | {name: result})
+        # The next one's start is told with this one's end: a transaction costs a quarter of a stage that does nothing.
+        self._tell(under, name, over, *([Told("stage", following, "started")] if following else []))
+        under.begun = following or name
         point(f"after:{name}")
         return outcome
 
-    def _end(self, under: Underway, end: Json) -> Json:
-        self._retried(under, "end", lambda: self._observe.state(under.run, end["state"], end["reason"], end.get("next", "")))
-        point("after:end")
-        return end
+    def _tell(self, under: Underway, name: str, *told: Told) -> None:
+        self._retried(under, name, lambda: self._observe.tell(under.run, *told))
 
     def _retried(self, under: Underway, name: str, work: Callable[[], T]) -> T:
         for attempt in range(1, ATTEMPTS + 1):

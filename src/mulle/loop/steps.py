@@ -150,7 +150,7 @@ class Steps:
     def _reads(self, run: Run, data: Json) -> None:
         # Said at once: a run that makes no version of its own has read these as well.
         event = derived_id(run.created_at, run.id, "data", "publish")
-        self.parts.metadata.runs.add_event(
+        self.parts.metadata.runs.add_events(
             RunEvent(id=event, run=run.id, at=self.parts.clock.now(), kind="data", name="publish", detail={"data": data})
         )
 

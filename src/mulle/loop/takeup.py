@@ -50,7 +50,7 @@ def cancel_run(parts: Parts, run: str, *, by: str, why: str = "") -> None:
     before = run_state(parts.metadata.runs.events(run))
     if before not in FINAL:
         # The store keeps no state after a run's end, whoever comes first.
-        parts.metadata.runs.add_event(event)
+        parts.metadata.runs.add_events(event)
         before = run_state(parts.metadata.runs.events(run))
         if before == "cancelled":
             return
@@ -161,7 +161,7 @@ def _copy_records(parts: Parts, old: str, made: Run, stages: Sequence[str]) -> N
             continue
         id = derived_id(made.created_at, made.id, event.kind, event.name)
         copied = replace(event, id=id, run=made.id, at=made.created_at)
-        runs.add_event(replace(copied, state="skipped", seconds=0.0, detail={"taken_from": old}) if reused else copied)
+        runs.add_events(replace(copied, state="skipped", seconds=0.0, detail={"taken_from": old}) if reused else copied)
     if "search" in stages:
         runs.add_trials([replace(trial, run=made.id) for trial in runs.trials(old)])
     if "gate" in stages:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mulle.adapters.metadata.connect import open_metadata
 from mulle.loop.engine import Engine
+from mulle.loop.stages import Told
 
 STAGES = ("ingest", "check", "publish")
 
@@ -24,11 +25,9 @@ class Lines:
     def read(self) -> list[str]:
         return self.path.read_text().splitlines() if self.path.exists() else []
 
-    def state(self, run: str, state: str, reason: str, next: str = "") -> None:
-        self.write(f"state {state} {reason}".strip())
-
-    def stage(self, run: str, name: str, state: str, seconds: float) -> None:
-        self.write(f"stage {name} {state}")
+    def tell(self, run: str, *told: Told) -> None:
+        for one in told:
+            self.write(" ".join(filter(None, (one.kind, one.name, one.state, one.reason))))
 
 
 def engine(home: Path) -> Engine:

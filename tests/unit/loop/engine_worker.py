@@ -20,15 +20,14 @@ from mulle.core.records.base import Cause, Json
 from mulle.core.records.model import ModelVersion
 from mulle.loop.engine import Engine, Turns, prepare
 from mulle.loop.place import shared_journal
+from mulle.loop.stages import Told
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 STAGES = ("ingest", "features", "register", "roll_out")
 
 
 class Quiet:
-    def state(self, run: str, state: str, reason: str, next: str = "") -> None: ...
-
-    def stage(self, run: str, name: str, state: str, seconds: float) -> None: ...
+    def tell(self, run: str, *told: Told) -> None: ...
 
 
 def steps(home: Path, metadata: Metadata, seconds: float):

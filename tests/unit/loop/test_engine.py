@@ -16,6 +16,7 @@ from mulle.adapters.metadata.connect import open_metadata
 from mulle.core.errors import Conflict, Deadline, NotFound, Overloaded, Refused, TrialError, Unavailable
 from mulle.core.records.base import Json
 from mulle.loop.engine import ATTEMPTS, Engine, Step
+from mulle.loop.stages import Told as Happened
 
 TOY = Path(__file__).with_name("engine_toy.py")
 Make = Callable[..., Engine]
@@ -26,13 +27,16 @@ class Told:
         self.states: list[tuple[str, str, str]] = []
         self.stages: list[tuple[str, str, str]] = []
         self.seconds: list[float] = []
+        self.times = 0
 
-    def state(self, run: str, state: str, reason: str, next: str = "") -> None:
-        self.states.append((run, state, reason))
-
-    def stage(self, run: str, name: str, state: str, seconds: float) -> None:
-        self.stages.append((run, name, state))
-        self.seconds.append(seconds)
+    def tell(self, run: str, *told: Happened) -> None:
+        self.times += 1
+        for one in told:
+            if one.kind == "state":
+                self.states.append((run, one.name, one.reason))
+            else:
+                self.stages.append((run, one.name, one.state))
+                self.seconds.append(one.seconds)
 
 
 @pytest.fixture
@@ -261,6 +265,14 @@ def test_a_journal_that_is_none_is_refused_and_the_home_stays_free(make: Make, t
     engine = make(ingest=ok)
     engine.submit("r1")
     assert engine.wait("r1", 10) == "succeeded"
+
+
+def test_a_stage_is_told_in_one_transaction_with_the_start_of_the_next(make: Make, told: Told) -> None:
+    engine = make(ingest=ok, check=ok, publish=ok)
+    engine.submit("r1")
+    assert engine.wait("r1", 10) == "succeeded"
+    assert told.times == 1 + 3 + 1  # it runs, a stage is over each time, its end
+    assert len(told.states) + len(told.stages) == 2 + 2 * 3
 
 
 def test_a_step_costs_little(make: Make) -> None:

@@ -130,7 +130,7 @@ def test_a_run_holds_its_datasets_until_it_has_published_and_not_while_it_trains
     def told(kind: str, name: str, state: str = "") -> None:
         now = parts.clock.now()
         identifier = derived_id(now, run.id, kind, name, state)
-        parts.metadata.runs.add_event(
+        parts.metadata.runs.add_events(
             RunEvent(id=identifier, run=run.id, at=now, kind=kind, name=name, state=state, seconds=0.0, detail={})
         )
 

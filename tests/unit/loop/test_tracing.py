@@ -18,6 +18,7 @@ from mulle.core.records.base import Cause
 from mulle.loop.operate import start_run
 from mulle.loop.parts import Parts
 from mulle.loop.runner import Recorder
+from mulle.loop.stages import Told
 
 T0 = instant("2026-03-01T12:00:00Z")
 PROJECT = """
@@ -57,12 +58,11 @@ def test_a_run_is_one_trace_whoever_ends_it(opened: Callable[[str], Parts], coll
     parts = replace(opened(PROJECT), clock=clock, traces=open_traces(url, "mulle"))
     run = start_run(parts, "m", causes=[Cause(type="alert", id="a", why="drift alarm")]).id
     first, second = Recorder(parts), Recorder(replace(parts, traces=open_traces(f"{url}/v1/traces", "mulle")))
-    first.state(run, "running", "")
-    first.stage(run, "search", "started", 0.0)
+    first.tell(run, Told("state", "running"), Told("stage", "search", "started"))
     clock.advance(T0 + timedelta(seconds=30))
-    first.stage(run, "search", "done", 20.0)
-    second.stage(run, "gate", "failed", 1.5)
-    second.state(run, "failed", "the child died")
+    first.tell(run, Told("stage", "search", "done", 20.0))
+    second.tell(run, Told("stage", "gate", "failed", 1.5))
+    second.tell(run, Told("state", "failed", reason="the child died"))
     for recorder in (first, second):
         recorder._parts.traces.flush()
     named = {s.name: s for s in spans}

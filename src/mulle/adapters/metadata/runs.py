@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
 
 from mulle.adapters.metadata.database import Database, before, dump, insert_many, insert_once, microseconds, newest_first
 from mulle.adapters.metadata.tables import gate_results, member_results, run_events, run_queue, run_states, runs, trials
@@ -16,6 +16,12 @@ __all__ = ["SqlRuns"]
 _QUEUED = run_state(())
 _CHUNK = 10_000
 """Ids asked for at once: SQLite takes 32,766 parameters, PostgreSQL 65,535. Who asks for more is given all states."""
+
+
+# Made once: every run tells of its states.
+_PAST = (run_states.c.run == bindparam("of")) & (run_states.c.at <= bindparam("now"))
+_STATE = select(run_states.c.state).where(_PAST).with_for_update()
+_MOVED = update(run_states).where(_PAST).values(state=bindparam("state"), at=bindparam("at"))
 
 
 class SqlRuns:
@@ -51,21 +57,11 @@ class SqlRuns:
                 query = query.where(before(connection, runs, after, order))
         return self._database.records(Run, query)
 
-    def add_event(self, event: RunEvent) -> None:
-        """Append an event; a state event moves the run's present state in the same transaction. After its end none is kept."""
-        at = microseconds(event.at)
+    def add_events(self, *events: RunEvent) -> None:
+        """Append events; a state event moves the run's present state in the same transaction. After its end none is kept."""
         with self._database.write() as connection:
-            if event.kind == "state" and _has_ended(connection, event.run, at):
-                return
-            row = {"id": event.id, "run": event.run, "at": at, "record": dump(event)}
-            if insert_once(connection, run_events, "id", row) and event.kind == "state":
-                moved = update(run_states).where(run_states.c.run == event.run, run_states.c.at <= at)
-                connection.execute(moved.values(state=event.name, at=at))
-                if event.name == "cancelled":
-                    # With it, so that who still works for the run has lost its fence at once. Other ends are the worker's own,
-                    # which notes them when its journal has them.
-                    ended = update(run_queue).where(run_queue.c.run == event.run, run_queue.c.ended == "")
-                    connection.execute(ended.values(ended=event.name))
+            for event in events:
+                _add_event(connection, event)
 
     def events(self, run: str) -> Sequence[RunEvent]:
         """List a run's events, oldest first."""
@@ -129,10 +125,23 @@ def _in_state(state: str, model: str | None, limit: int) -> Select[str]:
     return query.order_by(table.c.created_at.desc(), table.c.run_seq.desc()).limit(limit)
 
 
+def _add_event(connection: Connection, event: RunEvent) -> None:
+    at = microseconds(event.at)
+    if event.kind == "state" and _has_ended(connection, event.run, at):
+        return
+    row = {"id": event.id, "run": event.run, "at": at, "record": dump(event)}
+    if insert_once(connection, run_events, "id", row) and event.kind == "state":
+        connection.execute(_MOVED, {"of": event.run, "now": at, "state": event.name, "at": at})
+        if event.name == "cancelled":
+            # With it, so that who still works for the run has lost its fence at once. Other ends are the worker's own,
+            # which notes them when its journal has them.
+            ended = update(run_queue).where(run_queue.c.run == event.run, run_queue.c.ended == "")
+            connection.execute(ended.values(ended=event.name))
+
+
 def _has_ended(connection: Connection, run: str, at: int) -> bool:
     # Locked, so that of a run's end and its being cancelled only one is told.
-    row = select(run_states.c.state).where(run_states.c.run == run, run_states.c.at <= at).with_for_update()
-    return connection.execute(row).scalar() in FINAL
+    return connection.execute(_STATE, {"of": run, "now": at}).scalar() in FINAL
 
 
 def _add_trial(connection: Connection, trial: Trial) -> None:

@@ -96,8 +96,8 @@ class Runs(Protocol):
         """List runs, newest first, of one model or all, in one present state or any."""
         ...
 
-    def add_event(self, event: RunEvent) -> None:
-        """Append an event."""
+    def add_events(self, *events: RunEvent) -> None:
+        """Append events, in one transaction."""
         ...
 
     def events(self, run: str) -> Sequence[RunEvent]:

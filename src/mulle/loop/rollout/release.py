@@ -65,7 +65,7 @@ def note_unreleased(parts: Parts, run: str, why: str) -> None:
     """Record with a run why the version that it registered was not released."""
     now = parts.clock.now()
     event = RunEvent(id=derived_id(now, run, "release"), run=run, at=now, kind="note", name="release", detail={"release": why})
-    parts.metadata.runs.add_event(event)
+    parts.metadata.runs.add_events(event)
 
 
 def judge_staging(parts: Parts, model: Model, now: datetime, effective_at: datetime) -> list[Happening]:

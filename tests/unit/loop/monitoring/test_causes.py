@@ -61,12 +61,12 @@ class Home:
             Run(id=id, created_at=at, causes=(Cause(type=cause, id="c", why="w"),), model=model, cutoff=at,
                 code=code or self.parts.project.code, release=release)
         )  # fmt: skip
-        store.runs.add_event(RunEvent(id=derived_id(at, id, state), run=id, at=at, kind="state", name=state))
+        store.runs.add_events(RunEvent(id=derived_id(at, id, state), run=id, at=at, kind="state", name=state))
         if read is not None:
             data = RunEvent(
                 id=derived_id(at, id, "data"), run=id, at=at, kind="data", name="publish", detail={"data": {"rows": read}}
             )
-            store.runs.add_event(data)
+            store.runs.add_events(data)
         if gate:
             name = "no_worse_than_champion(mae)"
             store.runs.add_gates(id, [GateResult(gate=name, metric="mae", value=1.0, bound=1.0, verdict=gate, reason="")])

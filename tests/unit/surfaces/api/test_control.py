@@ -174,7 +174,7 @@ def test_the_loops_figures_are_told_to_prometheus(ask, home):
     run = json.loads(ask("/api/v1/models/idle/runs", {})[2])["id"]
     assert 'mulle_runs_under_way{cause="api",model="idle",state="queued"} 1.0' in ask("/metrics")[2]
     now = home.clock.now()
-    home.parts.metadata.runs.add_event(RunEvent(id="end", run=run, at=now, kind="state", name="cancelled"))
+    home.parts.metadata.runs.add_events(RunEvent(id="end", run=run, at=now, kind="state", name="cancelled"))
     text = ask("/metrics")[2]
     assert "mulle_runs_under_way{" not in text
     assert 'mulle_runs_total{cause="api",model="idle",state="cancelled"} 1.0' in text
