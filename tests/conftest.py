@@ -20,9 +20,13 @@ settings.register_profile("mulle", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("mulle")
 
 KINDS = ("unit", "contract", "e2e", "chaos", "long", "docs", "architecture", "doctest")
-LONGEST = ("long", "chaos", "e2e", "contract", "docs", "unit")
-FIRST = "tests/chaos/test_kill_run.py"
-"""One story of some seventy deaths: it takes as long as all the others of its round together."""
+LONGEST = (
+    # One story of some seventy deaths: it takes as long as all the others of its round together.
+    "tests/chaos/test_kill_run.py",
+    *("tests/long", "tests/chaos", "tests/e2e", "tests/contract", "tests/unit/loop", "tests/unit/surfaces"),
+    *("tests/unit/lifecycle", "tests/test_architecture.py", "tests/unit/adapters", "tests/docs", "tests/unit"),
+)
+"""Where the files stand that take longest, first; then all others."""
 
 
 def kind(nodeid: str) -> str:
@@ -39,9 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first, so that no process is left alone with one of them at the end."""
 
     def place(item: pytest.Item) -> int:
-        if item.nodeid.startswith(FIRST):
-            return -1
-        return LONGEST.index(kind(item.nodeid)) if kind(item.nodeid) in LONGEST else len(LONGEST)
+        return next((n for n, start in enumerate(LONGEST) if item.nodeid.startswith(start)), len(LONGEST))
 
     items.sort(key=place)
 

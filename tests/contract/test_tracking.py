@@ -187,6 +187,13 @@ def test_more_parameters_than_one_batch_takes(tracking: MlflowTracking, client: 
     assert len(children(client, parent)[0].data.params) == 231
 
 
+def test_parameters_have_the_names_that_people_gave_them(tracking: MlflowTracking, client: MlflowClient, run: str) -> None:
+    noted = {"n_neighbors": 7, "@rows": 4507, "@factory": "there:Made", "@matrix": "plain", "@codes": "both"}
+    trial = Trial(run=run, number=0, candidate="knn", params=noted, score=1.0, state="complete", seconds=0.0)
+    parent = tracking.log_run(a_run(run), [trial], {}, [], {})
+    assert children(client, parent)[0].data.params == {"candidate": "knn", "n_neighbors": "7", "codes": "both"}
+
+
 def test_a_version_is_registered_once_with_its_bundle(
     tracking: MlflowTracking, client: MlflowClient, run: str, bundle: Path, home: Path
 ) -> None:

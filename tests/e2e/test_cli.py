@@ -32,7 +32,7 @@ def mulle(tmp_path_factory):
 
     def run(*arguments: str, cwd: Path = folder / "cells-lab", wanted: int = 0) -> str:
         done: subprocess.CompletedProcess[str] | Ended
-        if arguments[0] in APART:
+        if arguments[0] in APART and wanted == 0:
             done = subprocess.run(
                 [*MULLE, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=180
             )
@@ -71,6 +71,7 @@ def test_a_run_of_the_new_project_succeeds_with_every_stage_and_gate(mulle):
     assert {g["verdict"] for g in view["gates"]} == {"pass"}
     assert len(view["trials"]) >= 2
     assert view["data"] == {"cells": 1}
+    assert view["serves"] == "diagnosis 1 serves production"
 
 
 def test_the_search_is_drawn_on_a_page(mulle):
@@ -145,6 +146,7 @@ def test_up_serves_page_api_and_predictions_refuses_a_second_engine_and_ends_in_
         second = subprocess.run([*MULLE, "up"], cwd=mulle.folder, env=environment, capture_output=True, text=True, check=False)
         assert second.returncode == 1
         assert str(process.pid) in second.stderr
+        assert "Ctrl-C stops it" not in second.stderr, "it says of itself that it runs"
     finally:
         process.send_signal(signal.SIGINT)
         told = process.communicate(timeout=60)[1]

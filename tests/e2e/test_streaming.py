@@ -21,6 +21,7 @@ from uuid import uuid4
 import numpy as np
 import polars as pl
 import pytest
+from commands import command
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from tests.ports import free_port
@@ -214,9 +215,7 @@ def project(weather: Weather, servers: str, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("streaming")
     (folder / "project.py").write_text(PROJECT.format(topic=weather.name))
     a_past(weather, folder)
-    named = os.environ | {"MULLE_BROKER": servers}
-    command = [*MULLE, "run", "delay"]
-    done = subprocess.run(command, cwd=folder, env=named, capture_output=True, text=True, check=False, timeout=120)
+    done = command(folder, "run", "delay", environment={"MULLE_BROKER": servers})
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

@@ -70,6 +70,11 @@ class Settings:
         """Where a server finds its routes and keeps its log: the home or, of another environment, a folder in it."""
         return self.home if self.environment == "production" else self.home / self.environment
 
+    @property
+    def most_rows(self) -> int:
+        """Rows that one request may have: `max_rows`, and no more than could ever wait in the queue."""
+        return min(self.max_rows, self.max_queue)
+
     def resolved(self) -> Settings:
         """Return the same settings with absolute folders and every store's URL filled in."""
         project = self.project.expanduser().resolve()

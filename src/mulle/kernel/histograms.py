@@ -7,7 +7,8 @@ A histogram (an *entry*) is a JSON object, one of
 ``{"kind": "category", "counts": {"UA": 3}, "other": 0, "nulls": 0, "rows": 0}``
     ``other`` counts every value that the reference does not list.
 
-A set of histograms is ``{"rows": n, "features": {name: entry}, "prediction": entry}``.
+A set of histograms is ``{"rows": n, "features": {name: entry}, "prediction": entry}``. A bundle's reference also names, as
+``calendar``, the features that tell nothing but the time.
 """
 
 from __future__ import annotations

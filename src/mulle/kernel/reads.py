@@ -10,7 +10,7 @@ from polars.io.plugins import register_io_source
 from mulle.core.errors import MulleError
 from mulle.kernel.dtypes import dtype_of
 
-__all__ = ["columns_read"]
+__all__ = ["columns_read", "only_from"]
 
 
 def columns_read(
@@ -52,3 +52,20 @@ def columns_read(
     except (MulleError, pl.exceptions.PolarsError):
         return {}
     return found
+
+
+def only_from(read: Mapping[str, Sequence[str]], column: str) -> list[str]:
+    """List the features that are made from one column and nothing else.
+
+    Parameters
+    ----------
+    read : mapping
+        What `columns_read` gave.
+    column : str
+
+    Examples
+    --------
+    >>> only_from({"hour": ["at"], "late": ["at", "due"], "one": []}, "at")
+    ['hour']
+    """
+    return [name for name, columns in read.items() if set(columns) == {column}]

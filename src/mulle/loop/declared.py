@@ -13,11 +13,13 @@ from datetime import datetime
 from pathlib import Path
 
 from mulle.core.clock import rfc3339
+from mulle.core.declare.project import Project
 from mulle.core.errors import MulleError, ProjectError
 from mulle.core.records.base import Json
 from mulle.kernel.lifeline import die_with_parent
+from mulle.kernel.project import hash_code, load_project
 
-__all__ = ["Trial", "note_broken", "note_good", "project_state"]
+__all__ = ["Trial", "load_standing", "note_broken", "note_good", "project_state"]
 
 _FILE = "project-broken.json"
 _LIMIT = 120.0
@@ -95,10 +97,17 @@ class Trial:
         self._lifeline = -1
 
 
-def note_broken(home: Path, error: MulleError, now: datetime) -> None:
-    """Leave word in the home, for whoever asks how things stand, that the project file does not load."""
+def note_broken(home: Path, error: MulleError, now: datetime, *, tried: str, in_force: str) -> None:
+    """Leave word in the home, for whoever asks how things stand, that the project file does not load.
+
+    Parameters
+    ----------
+    tried, in_force : str
+        Hashes of the code that does not load, and of the one that goes on.
+    """
     temporary = home / f".{_FILE}"
-    temporary.write_text(json.dumps({"detail": error.detail, "next": error.next, "since": rfc3339(now)}))
+    told = {"detail": error.detail, "next": error.next, "since": rfc3339(now), "tried": tried, "in_force": in_force}
+    temporary.write_text(json.dumps(told))
     temporary.replace(home / _FILE)
 
 
@@ -120,14 +129,56 @@ def project_state(home: Path) -> Json:
     >>> project_state(Path("/nowhere"))["state"]
     'good'
     """
+    good = {"detail": None, "next": None, "since": None}
+    told = _noted(home)
+    return {"state": "broken", **{name: told.get(name) for name in good}} if told else {"state": "good", **good}
+
+
+def load_standing(folder: Path, home: Path) -> tuple[Project, Json | None]:
+    """Load the project for one who looks at what there is, or moves it; where its file is broken, as it was last in force.
+
+    Nobody should have to mend a file before a bad model can be rolled back.
+
+    Returns
+    -------
+    Project
+    dict or None
+        ``detail`` and ``next``, where the project file is not what is gone by.
+
+    Raises
+    ------
+    MulleError
+        When the file does not load, and none was in force in this home before.
+    """
+    told = _noted(home)
+    # What the loop found to never end, or to end its process, is not executed here.
+    if told and told.get("tried") == hash_code(folder) and (earlier := _kept(home, told)):
+        return load_project(earlier), {"detail": told["detail"], "next": told["next"]}
+    try:
+        return load_project(folder), None
+    except MulleError as error:
+        earlier = _kept(home, told)
+        if earlier is None:
+            raise
+        return load_project(earlier), {"detail": error.detail, "next": error.next}
+
+
+def _noted(home: Path) -> Json:
     with suppress(OSError, ValueError):
-        return {"state": "broken", **json.loads((home / _FILE).read_text())}
-    return {"state": "good", "detail": None, "next": None, "since": None}
+        return dict(json.loads((home / _FILE).read_text()))
+    return {}
+
+
+def _kept(home: Path, told: Json) -> Path | None:
+    """Find the snapshot of the declaration that was last in force: what the loop noted, else the newest."""
+    noted = home / "code" / str(told.get("in_force") or "none")
+    kept = [noted] if (noted / "project.py").is_file() else sorted(
+        (path.parent for path in home.glob("code/[!.]*/project.py")), key=lambda path: path.stat().st_mtime
+    )  # fmt: skip
+    return kept[-1] if kept else None
 
 
 def _tried(lifeline: int, answer: int, folder: Path) -> None:
-    from mulle.kernel.project import load_project
-
     die_with_parent(lifeline)
     with suppress(OSError):
         # Where memory ends, this process goes first.

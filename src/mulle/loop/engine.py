@@ -34,9 +34,8 @@ PROTOCOL = "1"
 """Version of the workflow's shape; raised when steps are added or moved before ones that a waiting run has finished."""
 
 _NAME, _WORKFLOW = "mulle", "mulle.run"
-_POLL, _COMMITS = 0.25, 0.003
-"""Seconds between two looks at the queue, which other processes put runs into (what is submitted here starts at once), and those
-that the journal takes to commit the end of a run that returned, about: to ask costs as much as half a stage."""
+_POLL = 0.25
+"""Seconds between two looks at the queue, which other processes put runs into; what is submitted here starts at once."""
 _QUIET = {"log_level": "ERROR", "enable_otlp": False}
 _LIVE = ("PENDING", "ENQUEUED", "DELAYED")
 
@@ -201,6 +200,8 @@ class Engine:
     def _destroy(self) -> None:
         dbos, self._dbos = self._dbos, None
         if dbos is not None:
+            # The journal may still be committing the end of a run that was told: it is not missed, and no word is lost on it.
+            logging.getLogger("dbos").setLevel(logging.CRITICAL + 1)
             dbos.destroy(destroy_registry=True)
 
     def _leave(self) -> None:
@@ -266,9 +267,7 @@ class Engine:
         vendor.DBOS.launch()
 
     def _look_on(self) -> None:
-        while not self._closing.is_set() or self._any_returned():
-            if self._any_returned():
-                time.sleep(_COMMITS)
+        while True:
             try:
                 self._look()
             except MulleError as error:
@@ -276,12 +275,10 @@ class Engine:
             except Exception:
                 # One bad look must not end the engine; the next one may succeed.
                 log.exception("the engine's look failed")
-            if not self._any_returned():
-                self._wake.wait(_POLL)
-                self._wake.clear()
-
-    def _any_returned(self) -> bool:
-        return any(under.returned.is_set() for under in tuple(self._under.values()))
+            if self._closing.is_set() and not any(under.returned.is_set() for under in tuple(self._under.values())):
+                return
+            self._wake.wait(_POLL)
+            self._wake.clear()
 
     def _look(self) -> None:
         for under in tuple(self._under.values()):
@@ -291,8 +288,6 @@ class Engine:
         if self._closing.is_set() or pulse is None:
             return
         dead = pulse.look(tuple(self._under))
-        if self._any_returned():
-            return
         held = {claim.run: claim for claim in self._queue.held(pulse.worker)}
         for under in tuple(self._under.values()):
             if under.run not in held and not under.returned.is_set():
@@ -313,7 +308,10 @@ class Engine:
         status = None if claim.first else dbos.get_workflow_status(claim.run)
         if status is not None and status.status not in _LIVE:
             # It ended, and its process before it could say so.
-            self._tell_end(claim.run, claim.token, status)
+            if status.status == "SUCCESS":
+                self._tell_end(claim.run, claim.token, str(status.output["state"]))
+            else:
+                self._tell_end(claim.run, claim.token, broken=str(status.error or status.status))
             return
         under = self._under[claim.run] = Underway(claim.run, claim.token)
         try:
@@ -340,22 +338,17 @@ class Engine:
         return {n: part[n] for part in earlier if part for n in wanted if n in part} | found
 
     def _finish(self, under: Underway) -> None:
+        # The journal may commit that end a little later: it is the queue that says whether a run is taken up again.
         if not under.gone.is_set() and not under.leaving.is_set():
-            status = self._started().get_workflow_status(under.run)
-            if status is None or status.status in _LIVE:
-                return
-            self._tell_end(under.run, under.token, status)
+            self._tell_end(under.run, under.token, under.state, under.broken)
         with self._changed:
             self._under.pop(under.run, None)
             self._changed.notify_all()
 
-    def _tell_end(self, run: str, token: str, status: Any) -> None:
-        state = "cancelled" if status.status == "CANCELLED" else "failed"
-        if status.status == "SUCCESS":
-            state = str(status.output["state"])
-        elif not self._ended(run):
+    def _tell_end(self, run: str, token: str, state: str = "failed", broken: str = "") -> None:
+        if broken and not self._ended(run):
             with contextlib.suppress(LostFence), self._queue.fence(run, token):
-                self._observe.tell(run, Told("state", state, reason=f"the engine could not go on: {status.error}"))
+                self._observe.tell(run, Told("state", state, reason=f"the engine could not go on: {broken}"))
         self._queue.end(run, state, token)
 
     def _lose(self, under: Underway) -> None:
@@ -370,7 +363,12 @@ class Engine:
         dbos = self._started()
         try:
             with self._queue.fence(run, under.token):
-                return self._way.go(under, given, lambda name, work: dbos.run_step({"name": name}, work))
+                end = self._way.go(under, given, lambda name, work: dbos.run_step({"name": name}, work))
+            under.state = str(end["state"])
+            return end
+        except BaseException as error:
+            under.broken = f"{type(error).__name__}: {error}"
+            raise
         finally:
             under.returned.set()
             self._wake.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -11,6 +12,7 @@ from datetime import datetime, timedelta
 from mulle.core.clock import duration
 from mulle.core.errors import MulleError
 from mulle.core.records.base import Cause
+from mulle.core.records.dataset import DatasetVersion, Quarantine
 from mulle.core.records.deployment import STAGING
 from mulle.core.records.prediction import LABELS, PREDICTIONS
 from mulle.core.records.run import Run, run_stages
@@ -45,6 +47,9 @@ _LEAST_AHEAD = timedelta(seconds=2)
 
 _PATIENCE = 5.0
 """Seconds that a look waits for a changed project file to load; the next look asks again."""
+
+_AGAIN = 600.0
+"""Seconds until a project that did not load is tried again unchanged: the machine may have been busy, what it reads away."""
 
 Control = Callable[[Callable[[], Parts]], None]
 """Serves the control plane until the process is told to stop; takes what gives the parts in force."""
@@ -87,7 +92,8 @@ class Live:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mulle-loop", daemon=True)
         self._submitted: set[str] = set()
-        self._refused = ""
+        self._failing: dict[str, str] = {}
+        self._refused, self._tried = "", 0.0
         self._trial: Trial | None = None
         self._tidied = parts.clock.now()
         self._looked_at: datetime | None = None
@@ -164,9 +170,28 @@ class Live:
             if dataset.name in taken or self.parts.metadata.datasets.get(dataset.name) is None:
                 continue
             try:
-                ingest(self.parts, dataset, now=self.parts.clock.now(), causes=(cause,))
+                made = ingest(self.parts, dataset, now=self.parts.clock.now(), causes=(cause,))
             except MulleError as error:
-                log.error("dataset %s: %s; %s", dataset.name, error.detail, error.next)
+                self._ingested(dataset.name, f"{error.detail}; {error.next}", ())
+            else:
+                self._ingested(dataset.name, "", made)
+
+    def _ingested(self, dataset: str, failure: str, made: Sequence[DatasetVersion | Quarantine]) -> None:
+        """Tell what a source brought; of one that fails the same way at each look, that it began and that it is over."""
+        before = self._failing.pop(dataset, "")
+        if failure:
+            self._failing[dataset] = failure
+            if failure != before:
+                log.error("dataset %s: %s", dataset, failure)
+        elif before:
+            log.info("dataset %s can be read again", dataset)
+        for batch in made:
+            if isinstance(batch, Quarantine):
+                why = ", ".join(check.name for check in batch.checks if check.verdict == "fail")
+                told = (dataset, batch.rows, why, dataset)
+                log.error("dataset %s: %d rows were turned away: %s; see `mulle data versions %s`", *told)
+            else:
+                log.info("dataset %s: version %d brought %d rows", dataset, batch.version, batch.added)
 
     def _publishing(self, run: Run) -> tuple[str, ...]:
         """Name the datasets that are left to a run: from its start until it has published, not while it trains."""
@@ -180,7 +205,7 @@ class Live:
         pause = duration(self.parts.settings.tick).total_seconds()
         while not self._stopping.is_set():
             if not self._server.alive():
-                log.warning("the inference server died; starting it again")
+                log.warning("the inference server died (%s); starting it again", self._server.ended())
                 self._server.start()
             try:
                 self.once()
@@ -205,26 +230,29 @@ class Live:
         if self._trial is not None and self._trial.code != code:
             self._trial.close()
             self._trial = None
-        if code == self._refused:
+        again = code == self._refused
+        if again and time.monotonic() < self._tried + _AGAIN:
             return
         if code == self.parts.project.code:
             if self._refused:
                 self._refused = ""
                 note_good(home)
-                log.info("project.py is again the one in force")
+                log.info("the project's files are again those in force")
             return
         # What never ends, or ends its process, must do so elsewhere.
         self._trial = self._trial or Trial(folder, code)
-        if not self._trial.over(_PATIENCE):
+        if not self._trial.over(0.0 if again else _PATIENCE):
             return
         trial, self._trial = self._trial, None
         try:
             trial.check()
             parts = replace(self.parts, project=load_project(folder))
         except MulleError as error:
-            self._refused = code
-            note_broken(home, error, self.parts.clock.now())
-            log.error("project.py is broken, the last good declaration goes on: %s; %s", error.detail, error.next)
+            self._refused, self._tried = code, time.monotonic()
+            if again:
+                return  # said when it was tried first
+            note_broken(home, error, self.parts.clock.now(), tried=code, in_force=self.parts.project.code)
+            log.error("the project does not load, the last good declaration goes on: %s; %s", error.detail, error.next)
             return
         # A run that begins when the files have changed once more still finds the code that was loaded here.
         snapshot_code(parts)
@@ -232,7 +260,7 @@ class Live:
         publish_routes(parts)
         self.parts, self._refused = parts, ""
         note_good(home)
-        log.info("project.py has changed and is in force")
+        log.info("the project's files have changed and are in force")
 
 
 def _not_looked_at(model: str, error: Exception) -> None:

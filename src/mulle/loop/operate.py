@@ -20,10 +20,11 @@ from mulle.core.records.run import Run, RunEvent
 from mulle.kernel.bundle import verify
 from mulle.kernel.faults import point
 from mulle.kernel.project import code_files, git_commit, release_of
-from mulle.lifecycle.rollout.plan import canary_of, first_deployment, note, roll_back, start_release
+from mulle.lifecycle.rollout.plan import Decision, canary_of, first_deployment, note, roll_back, start_release
 from mulle.lifecycle.rollout.plan import promote as promote_challenger
 from mulle.loop.parts import Parts
 from mulle.loop.rollout.route import publish_routes
+from mulle.loop.rollout.whole import check_return, check_whole
 from mulle.loop.training.tracked import tell_aliases
 
 __all__ = [
@@ -163,7 +164,8 @@ def deploy(parts: Parts, model: str, version: int, *, by: str, environment: str 
     verify(Path(record.address), record.bundle)
     causes = (Cause(type="person", id=by, why=f"{by} asked for {model}@{version}"),)
     declared = parts.project.model(model)
-    made = first_deployment(declared, version, now=now, by=by, causes=causes, before=last, environment=environment)
+    decision = Decision(by=by, causes=causes, now=now)
+    made = first_deployment(declared, version, decision, before=last, environment=environment)
     return add_deployment(parts, made)
 
 
@@ -174,14 +176,18 @@ def promote(parts: Parts, model: str, *, by: str) -> Deployment:
     ------
     Conflict
         When no release is under way, and staging has nothing that production has not.
+    BundleError
+        When the version's files are not what was registered.
     """
     last = _last(parts, model)
     now = parts.clock.now()
-    if last is not None and challenger_of(last) is not None:
+    if last is not None and (challenger := challenger_of(last)) is not None:
+        check_whole(parts, model, challenger.version)
         rollout = parts.project.model(model).rollout
         what = "canary" if canary_of(last) else "shadow"
         causes = (Cause(type="person", id=by, why=f"{by} promoted the {what}"),)
-        return add_deployment(parts, promote_challenger(last, now=now, by=by, causes=causes, watched=bool(rollout.watch)))
+        decision = Decision(by=by, causes=causes, now=now)
+        return add_deployment(parts, promote_challenger(last, decision, watched=bool(rollout.watch)))
     return promote_staged(parts, model, by=by)
 
 
@@ -192,21 +198,22 @@ def promote_staged(parts: Parts, model: str, *, by: str) -> Deployment:
     ------
     Conflict
         When staging has none, or the champion of production itself.
+    BundleError
+        When the version's files are not what was registered.
     """
     last, staged = _last(parts, model), _last(parts, model, STAGING)
     version = champion_of(staged)
     if staged is None or version is None or version == champion_of(last):
         said = "has no canary to promote" if version is None else f"has no canary to promote, and @{version} of staging already"
         raise Conflict(f"{model} {said}", next=f"`mulle deploy {model}@VERSION` deploys at once", model=model)
+    check_whole(parts, model, version)
     declared, now = parts.project.model(model), parts.clock.now()
     why = f"{by} promoted {model}@{version} from {STAGING}"
     causes = (Cause(type="person", id=by, why=why), Cause(type="deployment", id=staged.id, why=f"it was in {STAGING}"))
     # The person's word is what an approval waits for.
     rollout = replace(declared.rollout, approval=declared.rollout.approval and declared.rollout.mode != IMMEDIATE)
-    return add_deployment(
-        parts,
-        start_release(rollout, last, version, model=declared, now=now, effective_at=now, by=by, causes=causes),
-    )
+    decision = Decision(by=by, causes=causes, now=now)
+    return add_deployment(parts, start_release(rollout, last, version, decision, model=declared))
 
 
 def rollback(
@@ -220,6 +227,8 @@ def rollback(
         When there is nothing to go back to.
     NotFound
         When the model was never deployed.
+    BundleError
+        When the version's files are not what was registered; the next step names one whose files are.
     """
     history = parts.metadata.deployments.of(model, environment)
     if not history:
@@ -228,7 +237,9 @@ def rollback(
         version_of(parts, model, to)
     now = parts.clock.now()
     causes = (Cause(type="person", id=by, why=why or f"{by} rolled back"),)
-    return add_deployment(parts, roll_back(history, now=now, by=by, causes=causes, to=to))
+    made = roll_back(history, Decision(by=by, causes=causes, now=now), to=to)
+    check_return(parts, history, made.to_version, now)
+    return add_deployment(parts, made)
 
 
 def pause(parts: Parts, model: str, *, by: str, why: str = "") -> Deployment:
@@ -277,7 +288,8 @@ def _frozen(parts: Parts, model: str, paused: bool, *, by: str, why: str) -> Dep
         raise Refused(f"{model} is {said}", next=f"see `mulle history {model}`", model=model)
     causes = (Cause(type="person", id=by, why=why),)
     action = "pause" if paused else "resume"
-    return add_deployment(parts, note(last, action, now=parts.clock.now(), by=by, causes=causes, paused=paused))
+    decision = Decision(by=by, causes=causes, now=parts.clock.now())
+    return add_deployment(parts, note(last, action, decision, paused=paused))
 
 
 def _last(parts: Parts, model: str, environment: str = PRODUCTION) -> Deployment | None:

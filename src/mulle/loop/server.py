@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from mulle.core.errors import Unavailable
 from mulle.core.settings import Settings
@@ -26,6 +26,9 @@ from mulle.core.settings import Settings
 __all__ = ["InferenceServer", "end_left_server", "environment", "free_port", "inference_server"]
 
 _GRACE = 20.0
+
+_open = build_opener(ProxyHandler({})).open
+"""Asks this machine's own server; a proxy that the environment names is not for it."""
 
 _PR_SET_PDEATHSIG = 1  # prctl(2): the signal that this process gets when its parent ends
 
@@ -63,9 +66,11 @@ class InferenceServer:
         with (self._settings.home / "serve.lock").open("a+") as lock, self._log.open("ab") as log:
             _take_over(lock)
             lock.truncate(0)
+            # Who plays history asks its own server, which no one else knows of: the door's token is for the live one.
+            given = {name: value for name, value in os.environ.items() if self._outlives or name != "MULLE_TOKEN"}
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "mulle", "serve"],
-                env={**os.environ, **environment(self._settings)},
+                env={**given, **environment(self._settings)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -83,6 +88,13 @@ class InferenceServer:
         """Tell whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
+    def ended(self) -> str:
+        """Say how the process ended: by which signal, or with which words."""
+        code = None if self._process is None else self._process.poll()
+        if code is None:
+            return "it does not run" if self._process is None else "it runs"
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}: {' '.join(_tail(self._log).splitlines()[-2:])}"
+
     def wait_ready(self, timeout: float = 60.0) -> None:
         """Wait until the server answers that it is ready.
 
@@ -95,7 +107,7 @@ class InferenceServer:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and self.alive():
             try:
-                with urlopen(url, timeout=2) as answer:
+                with _open(url, timeout=2) as answer:
                     if answer.status == 200:
                         return
             except (URLError, OSError):
@@ -116,7 +128,7 @@ class InferenceServer:
         url = f"http://{self._settings.host}:{self._settings.inference_port}/v1/routes?brief=true"
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and self.alive():
-            with urlopen(url, timeout=5) as answer:
+            with _open(url, timeout=5) as answer:
                 self._generation = int(json.load(answer)["generation"])
             if self._generation >= generation:
                 return

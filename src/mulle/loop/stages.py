@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
@@ -86,8 +86,12 @@ class Underway:
         Nothing is recorded any more: the run was taken over or cancelled, or the engine is closed.
     returned : Event
         Its thread works no more.
-    begun : str
-        The stage that was last told to have started, in this life.
+    begun : bool
+        Whether a stage was begun in this life.
+    state : str
+        What it ended in.
+    broken : str
+        What ended its thread otherwise.
     """
 
     run: str
@@ -95,7 +99,9 @@ class Underway:
     leaving: threading.Event = field(default_factory=threading.Event)
     gone: threading.Event = field(default_factory=threading.Event)
     returned: threading.Event = field(default_factory=threading.Event)
-    begun: str = ""
+    begun: bool = False
+    state: str = "failed"
+    broken: str = ""
 
     def lose(self) -> None:
         """Let go of the run: it is another's, or has ended."""
@@ -135,18 +141,20 @@ class Way:
         """
         results: Json = dict(given)
         end: Json = {"state": "succeeded", "reason": ""}
+        over: tuple[Told, ...] = ()
         name = self._next("", given, results)
-        while name:
-            _stop_if(under.leaving)
-            outcome = commit(name, partial(self._stage, under, name, given, results))
+        while not self._left(under, over) and name:
+            outcome = commit(name, partial(self._stage, under, name, over, results))
             point(f"committed:{name}")
+            # Told with what comes next: a transaction of its own costs a fifth of a stage that does nothing.
+            over = (Told("stage", name, **outcome["over"]),) if "over" in outcome else ()
             if "state" in outcome:
                 end = outcome
                 break
             results[name] = outcome["result"]
             name = self._next(name, given, results)
         # Not committed: to be told an end again changes nothing, and a commit takes as long as a stage.
-        self._tell(under, "end", Told("state", end["state"], reason=end["reason"], next=end.get("next", "")))
+        self._tell(under, "end", *over, Told("state", end["state"], reason=end["reason"], next=end.get("next", "")))
         point("after:end")
         return end
 
@@ -157,11 +165,17 @@ class Way:
         left = names[names.index(name) + 1 :] if name else names
         return next((n for n in left if n not in given and (n not in FURTHER or n in asked)), "")
 
-    def _stage(self, under: Underway, name: str, given: Json, results: Json) -> Json:
-        if not under.begun:
-            self._tell(under, name, Told("state", "running"), Told("stage", name, "started"))
-        elif under.begun != name:
-            self._tell(under, name, Told("stage", name, "started"))
+    def _left(self, under: Underway, over: Sequence[Told]) -> bool:
+        if not under.leaving.is_set():
+            return False
+        if over and not under.gone.is_set():
+            self._tell(under, "end", *over)
+        raise StoppedError
+
+    def _stage(self, under: Underway, name: str, before: Sequence[Told], results: Json) -> Json:
+        running = () if under.begun else (Told("state", "running"),)
+        self._tell(under, name, *running, *before, Told("stage", name, "started"))
+        under.begun = True
         start = time.perf_counter()
         point(f"before:{name}")
         try:
@@ -172,18 +186,12 @@ class Way:
             outcome = _ending(under.run, name, error)
         _stop_if(under.gone)
         result = outcome.get("result", {})
-        if rejected := result.get("rejected"):
-            outcome = {"state": "rejected", "reason": str(rejected)}
         # A verdict is a result: only a stage that could not do its work has failed.
         state = "failed" if outcome.get("state") == "failed" else "skipped" if result.get("skipped") else "done"
-        over = Told("stage", name, state, time.perf_counter() - start)
-        ends = "state" in outcome or under.leaving.is_set()
-        following = "" if ends else self._next(name, given, results | {name: result})
-        # The next one's start is told with this one's end: a transaction costs a quarter of a stage that does nothing.
-        self._tell(under, name, over, *([Told("stage", following, "started")] if following else []))
-        under.begun = following or name
+        if rejected := result.get("rejected"):
+            outcome = {"state": "rejected", "reason": str(rejected)}
         point(f"after:{name}")
-        return outcome
+        return outcome | {"over": {"state": state, "seconds": time.perf_counter() - start}}
 
     def _tell(self, under: Underway, name: str, *told: Told) -> None:
         self._retried(under, name, lambda: self._observe.tell(under.run, *told))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from mulle.core.declare.fleet import fleet_of
 from mulle.core.declare.model import Model
 from mulle.core.records.base import Cause
 from mulle.core.records.deployment import challenger_of
@@ -17,10 +18,12 @@ from mulle.loop.monitoring.triggers import due_cause, due_members
 from mulle.loop.monitoring.watch import judge_windows
 from mulle.loop.operate import pausing
 from mulle.loop.parts import Parts
-from mulle.loop.rollout.canaries import hold_from_now, judge_member_releases, judge_release
+from mulle.loop.rollout.canaries import close_stuck, hold_from_now, judge_member_releases, judge_release
 from mulle.loop.rollout.release import judge_staging
 
 __all__ = ["Tick", "tick"]
+
+_MOST_ALERTS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,9 @@ def _look(parts: Parts, model: Model, now: datetime, effective_at: datetime, bes
         return Tick(tuple(happenings), ())
     opened, said = judge_windows(parts, model, now)
     happenings += said
+    # Alerts of members have names of their own.
+    every = opened if model.each is None else parts.metadata.alerts.list(state="open", limit=_MOST_ALERTS)
+    happenings += close_stuck(parts, [alert for alert in every if fleet_of(alert.model) == model.name], now)
     if frozen:
         return Tick(tuple(happenings), ())
     if model.name in beside:

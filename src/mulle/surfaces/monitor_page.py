@@ -8,13 +8,15 @@ from html import escape
 from mulle.core.records.base import Json
 from mulle.surfaces.figures_page import figures_page
 
-__all__ = ["monitor_page", "nothing_yet", "worst_first"]
+__all__ = ["judged", "monitor_page", "nothing_yet", "worst_first"]
 
 _DRAWN = 12
 
 
 def worst_first(windows: Sequence[Json]) -> list[Json]:
     """Line up each signal over the windows: those that alarm now, then those that did, then by how near they are to their bound.
+
+    What is not judged comes last.
 
     Returns
     -------
@@ -33,6 +35,11 @@ def worst_first(windows: Sequence[Json]) -> list[Json]:
             line["last"] = told if place == len(windows) - 1 else line["last"]
             line["alarms"] += told["verdict"] == "alarm"
     return sorted(found.values(), key=_calm)
+
+
+def judged(signal: Json) -> str:
+    """Write a signal's verdict; of a feature that tells nothing but the time, that there is none."""
+    return "calendar: not judged" if signal["verdict"] == "calendar" else str(signal["verdict"])
 
 
 def nothing_yet(view: Json) -> str:
@@ -71,10 +78,10 @@ def monitor_page(view: Json) -> str:
     return figures_page(f"{view['model']}: {len(windows)} windows", body, figures)
 
 
-def _calm(line: Json) -> tuple[bool, int, float, str, str]:
+def _calm(line: Json) -> tuple[bool, int, bool, float, str, str]:
     last = line["last"]
     near = (last["value"] or 0.0) / last["bound"] if last["bound"] else 0.0
-    return (last["verdict"] != "alarm", -line["alarms"], -near, line["feature"], line["signal"])
+    return (last["verdict"] != "alarm", -line["alarms"], last["verdict"] == "calendar", -near, line["feature"], line["signal"])
 
 
 def _performance(windows: Sequence[Json]) -> Json:
@@ -99,7 +106,7 @@ def _signal(line: Json, at: Sequence[str]) -> Json:
 
 def _row(line: Json) -> str:
     last = line["last"]
-    cells = (line["feature"], line["signal"], *map(_figure, (last["value"], last["bound"], last["p_value"])), last["verdict"])
+    cells = (line["feature"], line["signal"], *map(_figure, (last["value"], last["bound"], last["p_value"])), judged(last))
     return f"<tr>{''.join(f'<td>{escape(str(c))}</td>' for c in cells)}<td>{line['alarms'] or ''}</td></tr>"
 
 

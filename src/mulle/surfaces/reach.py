@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
-import time
 import urllib.error
 import urllib.request
 from typing import Any
 
 from mulle.core.errors import MulleError, NotFound, Unavailable, UsageError
 from mulle.core.settings import Settings
+from mulle.surfaces.door import token_of
 
-__all__ = ["errors_last_hour", "get", "held_back_bundles", "input_types", "inference_url", "post"]
-
-_SAMPLE = re.compile(r"mulle_requests_total\{([^}]*)\} ([0-9.e+]+)")
+__all__ = ["get", "held_back_bundles", "input_types", "inference_url", "post", "told_by_server"]
 
 
 def inference_url(settings: Settings) -> str:
@@ -53,6 +50,8 @@ def get(settings: Settings, path: str, *, timeout: float = 5.0) -> str:
 
 def _send(request: urllib.request.Request, settings: Settings, timeout: float) -> str:
     url = inference_url(settings)
+    if token := token_of():
+        request.add_header("Authorization", f"Bearer {token}")
     # An http_proxy in the environment must not swallow requests to the machine's own server.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -93,6 +92,19 @@ def input_types(settings: Settings, model: str) -> dict[str, str]:
     return {i["name"]: i["datatype"] for i in told["inputs"]}
 
 
+def told_by_server(settings: Settings) -> dict[str, Any]:
+    """Ask the running server for what `status_view` says of it: ``refused`` and ``server``."""
+    try:
+        # Something else may listen there, which keeps ours from it.
+        answers = "live" in json.loads(get(settings, "/v2/health/live", timeout=2.0))
+    except (MulleError, ValueError, TypeError):
+        answers = False
+    return {
+        "refused": held_back_bundles(settings) if answers else {},
+        "server": {"state": "answers" if answers else "silent", "url": inference_url(settings)},
+    }
+
+
 def held_back_bundles(settings: Settings) -> dict[str, str]:
     """Say by model what of its routes the running server refuses to load; nothing where no server tells."""
     try:
@@ -100,23 +112,3 @@ def held_back_bundles(settings: Settings) -> dict[str, str]:
         return {name: str(model["problem"]["detail"]) for name, model in told["models"].items() if model.get("problem")}
     except (MulleError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def errors_last_hour(settings: Settings) -> dict[str, int] | None:
-    """Count refused and failed requests by model, or None when that cannot be told.
-
-    The server counts since its start; a server older than an hour cannot tell the last one apart.
-    """
-    try:
-        text = get(settings, "/metrics", timeout=0.5)
-    except MulleError:
-        return None
-    started = re.search(r"^process_start_time_seconds ([0-9.e+]+)", text, re.MULTILINE)
-    if started is None or time.time() - float(started[1]) > 3600:
-        return None
-    counted: dict[str, int] = {}
-    for labels, value in _SAMPLE.findall(text):
-        named = dict(re.findall(r'(\w+)="([^"]*)"', labels))
-        if not named.get("status", "200").startswith(("2", "ok")):
-            counted[named.get("model", "")] = counted.get(named.get("model", ""), 0) + int(float(value))
-    return counted

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mulle.core.records.base import Json
 
-__all__ = ["causes_in_words", "cell", "moment", "routes_in_words"]
+__all__ = ["causes_in_words", "cell", "moment", "routes_in_words", "server_in_words", "turned_away_in_words"]
 
 
 def moment(text: str | None) -> str:
@@ -63,3 +63,34 @@ def routes_in_words(view: Json) -> str:
     'champion 7 95%'
     """
     return ", ".join(f"{r['mode']} {r['version']} {r['share']:.0%}" for r in view["routes"]) or "-"
+
+
+def server_in_words(status: Mapping[str, Any]) -> str:
+    """Say what is wrong with the inference server and what to do; empty where it answers, was not asked or has nothing to answer.
+
+    Examples
+    --------
+    >>> away = {"state": "silent", "url": "http://127.0.0.1:8801"}
+    >>> server_in_words({"server": away, "models": [{"champion": 1}], "engine": {"state": "stopped"}})
+    'no inference server answers at http://127.0.0.1:8801: start it with `mulle up` (or `mulle serve` alone)'
+    """
+    server = status.get("server")
+    if server is None or server["state"] == "answers" or not any(model["champion"] for model in status["models"]):
+        return ""
+    next_ = "start it with `mulle up` (or `mulle serve` alone)"
+    if status["engine"]["state"] == "running":
+        next_ = "the loop starts it again; where that goes on, serve.log in the home says why it ends"
+    return f"no inference server answers at {server['url']}: {next_}"
+
+
+def turned_away_in_words(batch: Mapping[str, Any]) -> str:
+    """Say which rows of a dataset were turned away, why, and where to look.
+
+    Examples
+    --------
+    >>> turned_away_in_words({"dataset": "planes", "rows": 5, "created_at": "2013-03-01T10:00:00Z", "failed": ["unique(tailnum)"],
+    ...                       "next": "mulle data versions planes"})
+    '5 rows of planes were turned away 2013-03-01 10:00:00 by unique(tailnum): `mulle data versions planes`'
+    """
+    when, why = moment(batch["created_at"]), ", ".join(batch["failed"])
+    return f"{batch['rows']} rows of {batch['dataset']} were turned away {when} by {why}: `{batch['next']}`"

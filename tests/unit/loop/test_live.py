@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -27,7 +28,7 @@ from mulle.loop.parts import Parts
 
 WHY = (Cause(type="person", id="ada", why="asked"),)
 PROJECT = """
-broken = ml.Dataset("broken", ml.Files("broken/*.csv"), key="id", schema={"n": "Int64"})
+broken = ml.Dataset("broken", ml.Files("broken/*.csv"), key="id", schema={"n": "Int64"}, checks=[ml.not_null("n")])
 planes = ml.Dataset("planes", ml.Files("planes/*.csv"), key="tail")
 weather = ml.Dataset("weather", ml.Files("weather/*.csv"), key="origin", time="seen")
 flights = ml.Dataset("flights", ml.Files("flights/*.csv"), key="id", time="at", outcome="y")
@@ -122,6 +123,23 @@ def test_a_source_that_fails_keeps_no_other_waiting(parts: Parts, caplog: pytest
     version = parts.metadata.datasets.get("broken")
     assert version is not None
     assert version.version == 1
+
+
+def test_of_a_source_that_goes_on_failing_its_begin_and_end_are_told_and_of_bad_rows_what_was_turned_away(
+    parts: Parts, caplog: pytest.LogCaptureFixture
+) -> None:
+    looking = Live(parts, cast(Engine, Queue()))
+    with caplog.at_level(logging.INFO, "mulle.loop"):
+        write(parts, "broken/b.csv", 'id,n\n"x,')
+        for _ in range(3):
+            looking.once()
+        (parts.settings.project / "broken" / "b.csv").unlink()
+        looking.once()
+        write(parts, "broken/c.csv", "id,n\ny,\n")
+        looking.once()
+    told = [line for line in caplog.messages if "dataset broken" in line]
+    assert [line.split(":")[0] for line in told] == ["dataset broken", "dataset broken can be read again", "dataset broken"]
+    assert told[2] == "dataset broken: 1 rows were turned away: not_null(n); see `mulle data versions broken`"
 
 
 def test_a_run_holds_its_datasets_until_it_has_published_and_not_while_it_trains(parts: Parts) -> None:
@@ -232,6 +250,34 @@ def test_a_poison_project_file_leaves_the_last_good_one_in_force_and_holds_up_no
     looking.once()
     assert "other" in looking.parts.project.datasets
     assert project_state(home)["state"] == "good"
+
+
+def test_a_project_that_did_not_load_is_tried_again_unchanged_now_and_then(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 300.0)
+    tried: list[str] = []
+
+    class Counted(declared.Trial):
+        def __init__(self, folder: Path, code: str) -> None:
+            tried.append(code)
+            super().__init__(folder, code)
+
+    monkeypatch.setattr(module, "Trial", Counted)
+    looking, away = Live(parts, cast(Engine, Queue())), parts.settings.project / "away.txt"
+    good = (parts.settings.project / "project.py").read_text()
+    write(parts, "project.py", f"{good}open({str(away)!r})\nother = ml.Dataset('other', ml.Files('other/*.csv'), key='id')\n")
+    for _ in range(3):
+        looking._reload()
+    assert (len(tried), project_state(parts.settings.home)["state"]) == (1, "broken")
+    monkeypatch.setattr(module, "_AGAIN", 0.0)
+    while len(tried) < 3:  # in vain, without holding up a look
+        looking._reload()
+    away.touch()
+    while "other" not in looking.parts.project.datasets:
+        looking._reload()
+    assert project_state(parts.settings.home)["state"] == "good"
+    assert caplog.text.count("the project does not load") == 1
 
 
 def test_what_is_no_file_beside_the_project_is_not_read(parts: Parts) -> None:

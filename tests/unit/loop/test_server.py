@@ -17,9 +17,10 @@ from typing import Any
 import psutil
 import pytest
 
+from mulle.core.errors import Unavailable
 from mulle.core.settings import Settings
 from mulle.kernel.routes import ROUTES, RoutingTable, write_routes
-from mulle.loop.server import InferenceServer, end_left_server, free_port
+from mulle.loop.server import InferenceServer, end_left_server, free_port, inference_server
 
 
 @pytest.fixture
@@ -66,6 +67,30 @@ def test_a_server_outlives_its_loop_and_ends_when_the_next_one_starts(settings: 
         server.stop()
     assert not answers(settings)
     (settings.home / "serve.lock").write_text("")
+
+
+def test_a_server_that_cannot_listen_says_why_it_ended(settings: Settings) -> None:
+    with socket.socket() as other:
+        other.bind((settings.host, settings.inference_port))
+        other.listen()
+        server = InferenceServer(settings)
+        server.start()
+        assert server.ended() == "it runs"
+        with pytest.raises(Unavailable):
+            server.wait_ready()
+    assert not server.alive()
+    assert "cannot be listened on" in server.ended()
+    assert "next: choose another inference_port" in server.ended()
+
+
+def test_the_server_of_a_replay_is_asked_without_the_token_and_the_proxy_of_the_live_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MULLE_TOKEN", "secret")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    write_routes(settings.home / ROUTES, RoutingTable(generation=1))
+    with inference_server(settings) as server:
+        server.wait_routes(1)
 
 
 def test_a_server_of_several_workers_starts_takes_up_routes_and_stops_as_one(settings: Settings) -> None:

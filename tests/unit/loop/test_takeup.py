@@ -44,7 +44,7 @@ def cell_features(rows):
 
 weight = ml.Model(
     "weight", features=cell_features, target="weight", task="regression",
-    search=ml.Search([ml.ridge(), ml.random_forest()], trials=2), gates=[ml.at_most("mae", 5)],
+    search=ml.Search([ml.ridge(), ml.random_forest(n_estimators=20)], trials=2), gates=[ml.at_most("mae", 5)],
 )
 """
 

@@ -112,7 +112,9 @@ class LocalCompute:
         except TimeoutError:
             self._replace(child)
             raise Deadline(
-                f"{task} was not done after {timeout:g} s and was killed", next="give it more time or less work", task=task
+                f"{task} was not done after {timeout:g} s and was killed",
+                next="give it more time (a stage has the setting stage_limit) or less work",
+                task=task,
             ) from None
         except OSError:
             code = self._replace(child)

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mulle.core.declare.candidates import Candidate
 from mulle.core.records.base import Json
 from mulle.core.records.dataset import DatasetVersion
 from mulle.core.records.run import GateResult, Run, Trial
@@ -75,7 +76,7 @@ def trial_tags(trial: Trial) -> dict[str, str]:
 def trial_params(trial: Trial) -> dict[str, object]:
     """Give a trial's settings."""
     past = {} if trial.train_on == "all" else {"train_on": trial.train_on}
-    return {"candidate": trial.candidate, **trial.params, **past}
+    return {"candidate": trial.candidate, **Candidate(kind=trial.candidate, params=trial.params).chosen, **past}
 
 
 def trial_figures(trial: Trial) -> list[Figure]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -16,6 +16,8 @@ __all__ = ["Cause", "Json", "from_json", "to_json"]
 
 Json = dict[str, Any]
 R = TypeVar("R")
+_Reader = Callable[[Any], Any]
+_PLAIN = (str, int, float, type(None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,8 @@ def to_json(value: Any) -> Any:
     >>> to_json(Cause(type="person", id="ada", why="asked"))
     {'type': 'person', 'id': 'ada', 'why': 'asked'}
     """
+    if isinstance(value, _PLAIN):
+        return value
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, datetime):
@@ -84,29 +88,34 @@ def from_json(kind: type[R], value: Mapping[str, Any]) -> R:
     >>> from_json(Cause, {"type": "person", "id": "ada", "why": "asked", "new": 1}).id
     'ada'
     """
-    hints = _hints(kind)  # type: ignore[arg-type]
-    return kind(**{name: _read(hints[name], value[name]) for name in hints if name in value})
+    readers = _readers(kind)  # type: ignore[arg-type]
+    return kind(**{name: read(value[name]) if read else value[name] for name, read in readers.items() if name in value})
 
 
 @lru_cache(maxsize=128)
-def _hints(kind: type[Any]) -> dict[str, Any]:
+def _readers(kind: type[Any]) -> dict[str, _Reader | None]:
     hints = typing.get_type_hints(kind)
-    return {f.name: hints[f.name] for f in fields(kind)}
+    return {f.name: _reader(hints[f.name]) for f in fields(kind)}
 
 
-def _read(hint: Any, value: Any) -> Any:
+def _reader(hint: Any) -> _Reader | None:
+    """Give what makes a member's value from its JSON form; None where it is the same."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         chosen = [i for i in inner if i is not type(None)]
-        return _read(chosen[0], value) if value is not None and len(chosen) == 1 else value
+        one = _reader(chosen[0]) if len(chosen) == 1 else None
+        return one and (lambda value: None if value is None else one(value))
     if hint is datetime:
-        return instant(value)
+        return instant
     if is_dataclass(hint) and isinstance(hint, type):
-        return value if isinstance(value, hint) else from_json(hint, value)
+        return lambda value: value if isinstance(value, hint) else from_json(hint, value)
     if origin is tuple and len(inner) == 2 and inner[1] is Ellipsis:
-        return tuple(_read(inner[0], v) for v in value)
+        each = _reader(inner[0])
+        return (lambda value: tuple(map(each, value))) if each else tuple
     if origin is tuple:
-        return tuple(_read(i, v) for i, v in zip(inner, value, strict=True))
+        parts = [_reader(i) for i in inner]
+        return lambda value: tuple(read(v) if read else v for read, v in zip(parts, value, strict=True))
     if origin is dict and is_dataclass(inner[1]):
-        return {k: _read(inner[1], v) for k, v in value.items()}
-    return value
+        member = _reader(inner[1])
+        return lambda value: {k: member(v) for k, v in value.items()} if member else value
+    return None

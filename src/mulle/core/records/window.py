@@ -13,7 +13,7 @@ __all__ = ["Alert", "AlertEvent", "Performance", "Signal", "Slice", "Window", "a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """One measured signal of a window against its bound: ``pass``, ``alarm`` or ``too_few`` rows.
+    """One measured signal of a window against its bound: ``pass``, ``alarm``, ``too_few`` rows, or ``calendar``: not judged.
 
     Attributes
     ----------

@@ -12,11 +12,15 @@ from mulle.core.declare.service import SEVERITIES
 from mulle.core.hashing import derived_id
 from mulle.core.records.base import Cause, Json
 from mulle.core.records.window import Alert, AlertEvent, Signal, Window
+from mulle.lifecycle.monitoring.drift import CALENDAR
 
-__all__ = ["KINDS", "PERFORMANCE", "AlertChanges", "alert_changes", "kind_of"]
+__all__ = ["KINDS", "PERFORMANCE", "STUCK", "AlertChanges", "alert_changes", "kind_of"]
 
 PERFORMANCE = "performance"
 """The signal of a performance alert; its feature is empty and the metric stands in its evidence."""
+
+STUCK = "rollback"
+"""The signal of an alert that no window opens or closes: there is nothing whole to go back to."""
 
 KINDS = {
     **dict.fromkeys(("psi", "js", "wasserstein"), "drift"),
@@ -24,6 +28,7 @@ KINDS = {
     **dict.fromkeys(("errors", "p99"), "service"),
     "skew": "skew",
     PERFORMANCE: PERFORMANCE,
+    STUCK: STUCK,
 }
 """Signal to what it means for `Retrain(on=...)`."""
 
@@ -75,7 +80,8 @@ def alert_changes(
     """
     opened: list[tuple[Alert, AlertEvent]] = []
     events: list[AlertEvent] = []
-    known = {(alert.signal, alert.feature): alert for alert in open_alerts if alert.model == model.name}
+    mine = [alert for alert in open_alerts if alert.model == model.name and alert.signal != STUCK]
+    known = {(alert.signal, alert.feature): alert for alert in mine}
     for signal in _news(window, before):
         alert = known.pop((signal.signal, signal.feature), None)
         evidence = _evidence(window, signal)
@@ -84,7 +90,7 @@ def alert_changes(
         elif alert is not None and signal.verdict in ("alarm", "pass") and not _opened_by(alert, window):
             events += _further(model, alert, window, signal, evidence, now)
     if before is None and window.signals:
-        watched = {(s.signal, s.feature) for s in window.signals} | {(PERFORMANCE, "")}
+        watched = {(s.signal, s.feature) for s in _news(window, None)} | {(PERFORMANCE, "")}
         for place, alert in known.items():
             if place not in watched:
                 events.append(_event(alert, window, "close", {"reason": "no longer watched", **_span(window)}, now))
@@ -93,7 +99,8 @@ def alert_changes(
 
 def _news(window: Window, before: Window | None) -> Iterator[Signal]:
     if before is None:
-        yield from window.signals
+        # What only tells the time is measured and not watched.
+        yield from (s for s in window.signals if s.verdict != CALENDAR)
     found = window.performance
     if found is not None and window.mature:
         yield Signal(feature="", signal=PERFORMANCE, value=found.value, bound=found.bound, verdict=found.verdict)

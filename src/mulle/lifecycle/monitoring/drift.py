@@ -1,7 +1,8 @@
 """Stage 8, drift and quality: a window's histograms held against the training reference.
 
 A signal alarms when it is beyond its bound and so far that chance alone would hardly ever bring it there: all tests of a
-window together do so with a probability of at most `Monitor.false_alarms` (Bonferroni).
+window together do so with a probability of at most `Monitor.false_alarms` (Bonferroni). Drift of features that tell nothing
+but the time is measured and not judged: an hour or a weekday is another one in each window that is shorter than its cycle.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from mulle.core.records.window import Signal
 from mulle.kernel.change import beyond_chance, chance, excess_chance, wasserstein, wasserstein_noise
 from mulle.kernel.histograms import jensen_shannon, merge_entries, null_rate, psi, sampling_noise
 
-__all__ = ["PREDICTION", "Seen", "distances", "reference_for", "signals_of"]
+__all__ = ["CALENDAR", "PREDICTION", "Seen", "distances", "reference_for", "signals_of"]
 
 PREDICTION = "prediction"
 """What a signal on the answers themselves has for a feature."""
+
+CALENDAR = "calendar"
+"""The verdict on drift of a feature that tells nothing but the time: none."""
 
 _AGREES = 0.2
 """What earlier windows show counts while the present one points there too: below this chance."""
@@ -54,7 +58,8 @@ def signals_of(monitor: Monitor, seen: Seen, reference: Json) -> tuple[Signal, .
     """Judge drift of every feature and of the answers, and the quality of what came in.
 
     ``psi``, ``js`` and ``wasserstein`` are told less what sampling alone gives, ``null_rate`` is bounded by the
-    reference's rate plus the declared bound; ``unseen``, ``out_of_range`` and ``type_errors`` are shares of rows.
+    reference's rate plus the declared bound; ``unseen``, ``out_of_range`` and ``type_errors`` are shares of rows. Drift of
+    what the reference names as ``calendar`` has that verdict, and is none of the tests.
 
     Parameters
     ----------
@@ -69,7 +74,8 @@ def signals_of(monitor: Monitor, seen: Seen, reference: Json) -> tuple[Signal, .
     """
     entries = [*_drift(monitor, seen, reference), *_quality(monitor, seen, reference)]
     # Distances of one entry share their test; a look at several windows is one more.
-    tests = len({(now.feature, "" if now.signal in _DISTANCES else now.signal) for now, _ in entries})
+    judged = [now for now, _ in entries if now.verdict != CALENDAR]
+    tests = len({(now.feature, "" if now.signal in _DISTANCES else now.signal) for now in judged})
     level = monitor.false_alarms / max(1, tests * (1 if seen.recent is None else 2))
     return tuple(_judged(now, longer, level) for now, longer in entries)
 
@@ -96,7 +102,7 @@ def reference_for(reference: Json, declared: str, part: int, min_rows: int) -> t
     chosen = parts.get(str(part))
     if chosen is None or chosen["rows"] < min_rows:
         return reference, "training"
-    return chosen, declared
+    return {**chosen, "calendar": reference.get("calendar", ())}, declared
 
 
 def distances(expected: Json, actual: Json) -> dict[str, float]:
@@ -135,9 +141,13 @@ Looks = tuple[Signal, Signal | None]
 
 
 def _drift(monitor: Monitor, seen: Seen, reference: Json) -> Iterator[Looks]:
+    calendar = frozenset(reference.get("calendar", ()))  # bundles of earlier releases name none
     for name, expected in (*reference["features"].items(), (PREDICTION, reference["prediction"])):
         actual = _entry(seen.counted, name)
         alone = _measured(monitor, name, expected, actual, 1)
+        if name in calendar:
+            yield from ((replace(now, verdict=CALENDAR), None) for now in alone)
+            continue
         if seen.recent is None or not _agrees(alone[0]):
             yield from ((now, None) for now in alone)
             continue
@@ -196,7 +206,7 @@ def _judged(now: Signal, longer: Signal | None, level: float) -> Signal:
 
 
 def _alarms(signal: Signal, level: float) -> bool:
-    if signal.verdict == "too_few" or signal.value is None or signal.bound is None or signal.p_value is None:
+    if signal.verdict in ("too_few", CALENDAR) or signal.value is None or signal.bound is None or signal.p_value is None:
         return False
     return signal.value > signal.bound and signal.p_value <= level
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from mulle.core.clock import rfc3339
 from mulle.core.declare.model import Model
 from mulle.core.declare.rollout import BLUE_GREEN, CANARY, IMMEDIATE, Rollout
 from mulle.core.errors import Refused, UsageError
 from mulle.core.hashing import derived_id
-from mulle.core.records.base import Cause, Json
+from mulle.core.records.base import Cause
 from mulle.core.records.deployment import PRODUCTION, Deployment, Route, challenger_of, champion_of, current, former_of
 
 __all__ = [
+    "Decision",
     "canary_of",
+    "champions_before",
     "first_deployment",
     "hold_back",
     "note",
@@ -27,6 +30,29 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Who moves a pointer, when and why.
+
+    Attributes
+    ----------
+    by : str
+        ``loop`` or a person's name.
+    causes : sequence of Cause
+    now : datetime
+    effective_at : datetime, optional
+        `now` by default; later on a replay clock, where a run takes time.
+    evidence : dict
+        What a verdict was found by.
+    """
+
+    by: str
+    causes: Sequence[Cause]
+    now: datetime
+    effective_at: datetime | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
 def canary_of(deployment: Deployment | None) -> Route | None:
     """Return the canary's route in a deployment, or None."""
     routes = deployment.routes if deployment else ()
@@ -36,15 +62,11 @@ def canary_of(deployment: Deployment | None) -> Route | None:
 def first_deployment(
     model: Model,
     version: int,
+    decision: Decision,
     *,
-    now: datetime,
-    by: str,
-    causes: Sequence[Cause],
-    effective_at: datetime | None = None,
     before: Deployment | None = None,
     environment: str = PRODUCTION,
     watched: bool = False,
-    evidence: Json | None = None,
 ) -> Deployment:
     """Give a version all traffic at once: a model's first, an immediate rollout, or a person's `mulle deploy`.
 
@@ -52,39 +74,27 @@ def first_deployment(
     ----------
     model : Model
     version : int
-    now : datetime
-    by : str
-        ``loop`` or a person's name.
-    causes : sequence of Cause
-    effective_at : datetime, optional
-        `now` by default; later on a replay clock, where a run takes time.
+    decision : Decision
     before : Deployment, optional
         The one in force, if there was one.
     environment : str
     watched : bool
         The champion before goes on scoring unseen, to be gone back to.
-    evidence : dict, optional
     """
     champion = champion_of(before)
     routes = _alone(version, champion if watched else None)
-    return _move(
-        model.name, "deploy", champion, version, routes, now=now, effective_at=effective_at, by=by, causes=causes,
-        environment=environment, paused=before is not None and before.paused, evidence=evidence,
-    )  # fmt: skip
+    paused = before is not None and before.paused
+    return _move(model.name, "deploy", champion, version, routes, decision, environment=environment, paused=paused)
 
 
 def start_release(
     rollout: Rollout,
     before: Deployment | None,
     version: int,
+    decision: Decision,
     *,
     model: Model,
-    now: datetime,
-    effective_at: datetime,
-    by: str,
-    causes: Sequence[Cause],
     environment: str = PRODUCTION,
-    evidence: Json | None = None,
 ) -> Deployment:
     """Begin the release of a version beside the champion, by the declared mode.
 
@@ -97,13 +107,9 @@ def start_release(
     before : Deployment or None
         The one in force. A release that is under way is replaced by this one; the champion stays.
     version : int
+    decision : Decision
     model : Model
-    now, effective_at : datetime
-    by : str
-    causes : sequence of Cause
     environment : str
-    evidence : dict, optional
-        What staging's check found.
 
     Raises
     ------
@@ -114,28 +120,14 @@ def start_release(
     if champion == version:
         raise Refused(f"{model.name}@{version} is the champion already", next=f"see `mulle history {model.name}`")
     if before is None or champion is None or (rollout.mode == IMMEDIATE and not rollout.approval):
-        return first_deployment(
-            model, version, now=now, by=by, causes=causes, effective_at=effective_at, before=before, environment=environment,
-            watched=bool(rollout.watch), evidence=evidence,
-        )  # fmt: skip
+        watched = bool(rollout.watch)
+        return first_deployment(model, version, decision, before=before, environment=environment, watched=watched)
     routes = _shared(champion, version, rollout.steps[0]) if rollout.mode == CANARY else _beside(champion, version)
     action = {CANARY: "canary", BLUE_GREEN: "blue_green", IMMEDIATE: "await"}.get(rollout.mode, "shadow")
-    return _move(
-        model.name, action, champion, version, routes, now=now, effective_at=effective_at, by=by, causes=causes,
-        environment=environment, paused=before.paused, evidence=evidence,
-    )  # fmt: skip
+    return _move(model.name, action, champion, version, routes, decision, environment=environment, paused=before.paused)
 
 
-def step_canary(
-    rollout: Rollout,
-    before: Deployment,
-    *,
-    now: datetime,
-    by: str,
-    causes: Sequence[Cause],
-    evidence: Json | None = None,
-    effective_at: datetime | None = None,
-) -> Deployment:
+def step_canary(rollout: Rollout, before: Deployment, decision: Decision) -> Deployment:
     """Give the canary its next share; the last step is `promote`.
 
     Raises
@@ -146,22 +138,12 @@ def step_canary(
     champion, canary = _pair(before)
     share = next((s for s in rollout.steps if s > canary.share), 1.0)
     if share >= 1.0:
-        watched = bool(rollout.watch)
-        return promote(before, now=now, by=by, causes=causes, evidence=evidence, effective_at=effective_at, watched=watched)
+        return promote(before, decision, watched=bool(rollout.watch))
     routes = _shared(champion, canary.version, share)
-    return _after(before, "canary", champion, canary.version, routes, now, effective_at, by, causes, evidence)
+    return _after(before, "canary", champion, canary.version, routes, decision)
 
 
-def promote(
-    before: Deployment,
-    *,
-    now: datetime,
-    by: str,
-    causes: Sequence[Cause],
-    evidence: Json | None = None,
-    effective_at: datetime | None = None,
-    watched: bool = False,
-) -> Deployment:
+def promote(before: Deployment, decision: Decision, *, watched: bool = False) -> Deployment:
     """Make the challenger the champion; `watched` keeps the champion before scoring unseen, to be gone back to.
 
     Raises
@@ -171,18 +153,10 @@ def promote(
     """
     champion, canary = _pair(before)
     routes = _alone(canary.version, champion if watched else None)
-    return _after(before, "promote", champion, canary.version, routes, now, effective_at, by, causes, evidence)
+    return _after(before, "promote", champion, canary.version, routes, decision)
 
 
-def hold_back(
-    before: Deployment,
-    *,
-    now: datetime,
-    by: str,
-    causes: Sequence[Cause],
-    evidence: Json | None = None,
-    effective_at: datetime | None = None,
-) -> Deployment:
+def hold_back(before: Deployment, decision: Decision) -> Deployment:
     """End the release; the champion takes all traffic again.
 
     Raises
@@ -191,18 +165,10 @@ def hold_back(
         When no release is under way.
     """
     champion, canary = _pair(before)
-    return _after(before, "hold_back", champion, canary.version, _alone(champion), now, effective_at, by, causes, evidence)
+    return _after(before, "hold_back", champion, canary.version, _alone(champion), decision)
 
 
-def settle(
-    before: Deployment,
-    *,
-    now: datetime,
-    by: str,
-    causes: Sequence[Cause],
-    evidence: Json | None = None,
-    effective_at: datetime | None = None,
-) -> Deployment:
+def settle(before: Deployment, decision: Decision) -> Deployment:
     """End the watch over a new champion: the former one is let go.
 
     Raises
@@ -213,20 +179,10 @@ def settle(
     champion = champion_of(before)
     if champion is None or former_of(before) is None:
         raise UsageError(f"{before.model}: no watch is on", next=f"see `mulle history {before.model}`")
-    return _after(before, "settle", before.from_version, champion, _alone(champion), now, effective_at, by, causes, evidence)
+    return _after(before, "settle", before.from_version, champion, _alone(champion), decision)
 
 
-def note(
-    before: Deployment,
-    action: str,
-    *,
-    now: datetime,
-    by: str,
-    causes: Sequence[Cause],
-    evidence: Json | None = None,
-    effective_at: datetime | None = None,
-    paused: bool | None = None,
-) -> Deployment:
+def note(before: Deployment, action: str, decision: Decision, *, paused: bool | None = None) -> Deployment:
     """Record what leaves the routes as they are: ``await``, ``hold``, ``refuse``, ``pause`` or ``resume``.
 
     Parameters
@@ -234,31 +190,18 @@ def note(
     paused : bool, optional
         From now on; as before by default.
     """
-    made = _after(
-        before, action, before.from_version, before.to_version, before.routes, now, effective_at, by, causes, evidence
-    )  # fmt: skip
+    made = _after(before, action, before.from_version, before.to_version, before.routes, decision)
     return made if paused is None else replace(made, paused=paused)
 
 
-def roll_back(
-    deployments: Sequence[Deployment],
-    *,
-    now: datetime,
-    by: str,
-    causes: Sequence[Cause],
-    to: int | None = None,
-    evidence: Json | None = None,
-    effective_at: datetime | None = None,
-) -> Deployment:
+def roll_back(deployments: Sequence[Deployment], decision: Decision, *, to: int | None = None) -> Deployment:
     """Move the pointer back; a running canary ends with it.
 
     Parameters
     ----------
     deployments : sequence of Deployment
         The model's, oldest first.
-    now : datetime
-    by : str
-    causes : sequence of Cause
+    decision : Decision
     to : int, optional
         A version that was champion before; by default the champion before the present one. What a rollback left is not
         gone back to: two rollbacks in a row go back two champions.
@@ -268,13 +211,13 @@ def roll_back(
     Refused
         When there is no such champion.
     """
-    present = current(deployments, now)
+    present = current(deployments, decision.now)
     champion = champion_of(present)
     if present is None or champion is None:
         raise Refused(
             "nothing is deployed, so there is nothing to roll back", next="deploy a version: `mulle deploy MODEL@VERSION`"
         )
-    line = _line(deployments, now)
+    line = _line(deployments, decision.now)
     earlier = line[:-1] if to is None else [v for d in deployments if (v := champion_of(d)) is not None and v != champion]
     target = (earlier[-1] if earlier else None) if to is None else to
     if target is None or target not in earlier:
@@ -284,7 +227,18 @@ def roll_back(
             next=f"see `mulle history {present.model}`, or deploy a version by name",
             model=present.model,
         )
-    return _after(present, "rollback", champion, target, _alone(target), now, effective_at, by, causes, evidence)
+    return _after(present, "rollback", champion, target, _alone(target), decision)
+
+
+def champions_before(deployments: Sequence[Deployment], now: datetime) -> list[int]:
+    """List the champions that led to the present one, newest first: what a rollback goes back to, and then the next.
+
+    Parameters
+    ----------
+    deployments : sequence of Deployment
+        The model's, oldest first.
+    """
+    return _line(deployments, now)[-2::-1]
 
 
 def _line(deployments: Sequence[Deployment], now: datetime) -> list[int]:
@@ -328,12 +282,10 @@ def _shared(champion: int, version: int, share: float) -> tuple[Route, ...]:
 
 
 def _after(
-    before: Deployment, action: str, champion: int | None, version: int, routes: tuple[Route, ...], now: datetime,
-    effective_at: datetime | None, by: str, causes: Sequence[Cause], evidence: Json | None,
-) -> Deployment:  # fmt: skip
+    before: Deployment, action: str, champion: int | None, version: int, routes: tuple[Route, ...], decision: Decision
+) -> Deployment:
     return _move(
-        before.model, action, champion, version, routes, now=now, effective_at=effective_at, by=by, causes=causes,
-        evidence=evidence, environment=before.environment, paused=before.paused,
+        before.model, action, champion, version, routes, decision, environment=before.environment, paused=before.paused
     )  # fmt: skip
 
 
@@ -343,32 +295,28 @@ def _move(
     champion: int | None,
     version: int,
     routes: tuple[Route, ...],
+    decision: Decision,
     *,
-    now: datetime,
-    effective_at: datetime | None,
-    by: str,
-    causes: Sequence[Cause],
-    evidence: Json | None = None,
-    environment: str = PRODUCTION,
-    paused: bool = False,
+    environment: str,
+    paused: bool,
 ) -> Deployment:
     # A step that runs again derives the same id: same model, move, versions, shares and instant of effect.
-    effective = effective_at if effective_at is not None else now
+    effective = decision.now if decision.effective_at is None else decision.effective_at
     parts = [f"{r.mode}:{r.version}:{r.share:.6f}" for r in routes]
     return Deployment(
         id=derived_id(
             effective, "deployment", model, environment, action, str(champion), str(version), rfc3339(effective), *parts
         ),
-        created_at=now,
-        causes=tuple(causes),
+        created_at=decision.now,
+        causes=tuple(decision.causes),
         model=model,
         environment=environment,
         action=action,
         effective_at=effective,
-        by=by,
+        by=decision.by,
         from_version=champion,
         to_version=version,
         routes=routes,
-        evidence=dict(evidence or {}),
+        evidence=dict(decision.evidence),
         paused=paused,
     )

@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from mulle.core.errors import Deadline, MulleError, Unavailable
+from mulle.lifecycle.serving.logged import TurnedAway
 from mulle.lifecycle.serving.score import Answer, Batch, Ready, Scored, score_batch
 
 __all__ = ["Gone", "Job", "Lane", "Waiting", "settle"]
@@ -153,6 +154,8 @@ class Lane:
         Always use the executor.
     patience : float
         Seconds after which a request is refused; work for it is then not begun.
+    turned_away : TurnedAway
+        Logs the requests that no version could take.
     """
 
     def __init__(
@@ -164,6 +167,7 @@ class Lane:
         executor: Executor,
         waiting: Waiting,
         natives: Executor,
+        turned_away: TurnedAway,
         *,
         threaded: bool = False,
         patience: float = 3600.0,
@@ -172,6 +176,7 @@ class Lane:
         self._deployments, self._work, self._count = deployments, work, count
         self._executor, self._threaded, self._slow = executor, threaded, False
         self._waiting, self._natives, self._patience = waiting, natives, patience
+        self._turned_away = turned_away
         self._jobs: deque[Job] = deque()
         self._flying: list[Job] = []
         self._task: asyncio.Task[None] | None = None
@@ -232,7 +237,7 @@ class Lane:
     async def _run(self, taken: list[Job]) -> None:
         self._flying = taken
         try:
-            ready = await self._deployments(taken[0].version)
+            ready = await self._answering(taken)
             jobs = self._awaited(taken)
             if jobs:
                 await self._score(jobs, ready)
@@ -244,6 +249,15 @@ class Lane:
             # Sums of fractions drift: an empty queue takes no time.
             self._waiting.seconds = self._waiting.seconds - sum(job.cost for job in taken) if self._waiting.rows else 0.0
             self._flying = []
+
+    async def _answering(self, taken: list[Job]) -> Sequence[Ready]:
+        try:
+            return await self._deployments(taken[0].version)
+        except Unavailable as error:
+            for job in taken:
+                if not job.future.done():
+                    self._turned_away.add(self.model, job.request, job.started, error)
+            raise
 
     def _awaited(self, taken: list[Job]) -> list[Job]:
         # Nobody waits for an answer that comes too late, so it is not worked out.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,17 @@ from mulle.kernel.routes import LogRule, ModelRoutes, Routed, RoutedVersion, in_
 from mulle.lifecycle.serving.fleet import members
 from mulle.lifecycle.serving.score import Ready
 from mulle.lifecycle.serving.shelf import Loaded, Shelf
+from mulle.lifecycle.serving.table import AGAIN
 
 __all__ = ["Following"]
+
+_AGAIN = timedelta(seconds=AGAIN)
 
 
 class Following:
     """One model's routes, read again when their file changes.
 
-    A bundle that is refused changes nothing: what was in force stays, and the reason is said.
+    A bundle that is refused changes nothing: what was in force stays, the reason is said, and it is tried again now and then.
 
     Parameters
     ----------
@@ -40,6 +43,7 @@ class Following:
         self._table: dict[str, ModelRoutes] = {}
         self._ready: dict[str, Ready] = {}
         self._chosen: dict[str, str] = {}
+        self._refused: dict[str, tuple[datetime, str]] = {}
 
     def spread(self, rows: Sequence[Mapping[str, Any]], now: datetime) -> list[tuple[str, Ready, list[int]]]:
         """Say who answers each row: of a fleet the row's member where it has a version in force, else the model itself.
@@ -87,17 +91,22 @@ class Following:
         wanted = self._pinned(routes) if self._version is not None else in_force(routes.deployments, now)
         if wanted is None:
             raise Unavailable(f"no version of {model} answers yet", next=f"`mulle deploy {model}`")
-        if wanted.id != self._chosen.get(model) or model not in self._ready:
-            self._take(model, wanted, routes.log)
+        again = model in self._refused and now - self._refused[model][0] >= _AGAIN
+        if again or wanted.id != self._chosen.get(model) or model not in self._ready:
+            self._take(model, wanted, routes.log, now)
         return self._ready[model]
 
-    def _take(self, model: str, wanted: Routed, log: LogRule) -> None:
+    def _take(self, model: str, wanted: Routed, log: LogRule, now: datetime) -> None:
+        before = self._refused.pop(model, None)
         pairs: list[tuple[RoutedVersion, Loaded]] = []
         for route in sorted(wanted.routes, key=lambda r: r.mode != "champion"):
             try:
                 pairs.append((route, self._shelf.get(model, route)))
             except MulleError as error:
-                self._say(f"{model}@{route.version} is not taken up: {error.detail}")
+                said = f"{model}@{route.version} is not taken up: {error.detail}"
+                self._refused[model] = (now, said)
+                if before is None or before[1] != said:
+                    self._say(said)
                 if not pairs and model not in self._ready:
                     raise Unavailable(error.detail, next=error.next, model=model) from error
                 if not pairs:

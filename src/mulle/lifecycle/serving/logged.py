@@ -117,7 +117,7 @@ def refused_record(
 
 
 class TurnedAway:
-    """Requests that no version took, for the queue was full or their time over; they wait for the log's next turn.
+    """Requests that no version took: none could, the queue was full or their time over; they wait for the log's next turn.
 
     Parameters
     ----------

@@ -178,8 +178,8 @@ class Runtime:
             lane = self._lane(model)
         if version is not None:
             self.table.route_of(model, version)
-        if len(rows) > self.settings.max_rows:
-            raise TooLarge(f"{len(rows)} rows in one request, at most {self.settings.max_rows}", next="split them", model=model)
+        if len(rows) > self.settings.most_rows:
+            raise TooLarge(f"{len(rows)} rows in one request, at most {self.settings.most_rows}", next="split them", model=model)
         if self._waiting.rows:
             self.admit(model, len(rows))
         each = None if version is not None else self.table.each(model)
@@ -335,7 +335,7 @@ class Runtime:
                         self.tally.dropped[(model, str(shadow.route.version))] += len(shadow.batch.rows)
 
         deployments, work = partial(self.table.deployments, model), partial(self._work, model)
-        lane = Lane(model, deployments, work, count, self._workers, self._waiting, self._natives,
+        lane = Lane(model, deployments, work, count, self._workers, self._waiting, self._natives, self.turned_away,
                     threaded=self.settings.fsync, patience=self._deadline)  # fmt: skip
         self._lanes[model] = lane
         return lane

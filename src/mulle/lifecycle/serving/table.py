@@ -1,6 +1,7 @@
 """The routes in force: the loop's file is watched, its bundles loaded aside, and only then the pointer moves.
 
-A bundle that is refused changes nothing: what was in service stays in service, and the reason is told.
+A bundle that is refused changes nothing: what was in service stays in service, the reason is told, and it is tried again now
+and then, for its files may have been put right.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -21,9 +23,12 @@ from mulle.lifecycle.serving.route import Forced
 from mulle.lifecycle.serving.score import Ready
 from mulle.lifecycle.serving.shelf import Loaded, Shelf
 
-__all__ = ["EAGER", "Table"]
+__all__ = ["AGAIN", "EAGER", "Table"]
 
 _log = logging.getLogger("mulle.inference")
+
+AGAIN = 10.0
+"""Seconds until a bundle that was refused is tried again."""
 
 EAGER = 64
 """With at most this many models all are loaded as soon as they are routed, and stay; more are loaded as they are asked for.
@@ -60,6 +65,7 @@ class Table:
         self._path, self._shelf, self._executor, self._clock, self._by_row = path, shelf, executor, clock, by_row
         self._most = most
         self._stamp: tuple[int, int, int] | None = None
+        self._tried = 0.0
         self._routed = RoutesBook(0, {})
         self._stay: frozenset[str] = frozenset()
         self._ready: dict[str, tuple[Ready, ...]] = {}
@@ -92,10 +98,10 @@ class Table:
         return self._shelf.versions(model)
 
     async def refresh(self) -> bool:
-        """Take up a changed file; returns whether there was one."""
+        """Take up a changed file, or what was refused and is whole again; returns whether there was one."""
         stamp = self._look()
         if stamp == self._stamp:
-            return False
+            return await self._again()
         loop = asyncio.get_running_loop()
         try:
             book = await loop.run_in_executor(self._executor, open_book, self._path)
@@ -104,6 +110,7 @@ class Table:
             return False
         self.problems.pop("", None)
         await self._adopt(book)
+        self._tried = time.monotonic()
         self._stamp, self.generation = stamp, book.generation
         return True
 
@@ -224,11 +231,24 @@ class Table:
         self._routed = book
         for model in [model for model in self._asked if model not in book]:
             self._drop(model)
-        again = [model for model in self.problems if model in book]
-        wanted = [m for m in dict.fromkeys((*changed, *again)) if m in self._ready or m in self._stay]
         # Those asked for last are waited for the most.
         order = {model: place for place, model in enumerate(self._asked)}
-        for model in sorted(wanted, key=lambda m: (m not in self._stay, -order.get(m, 0))):
+        await self._take(sorted((*changed, *tuple(self.problems)), key=lambda m: (m not in self._stay, -order.get(m, 0))))
+
+    async def _again(self) -> bool:
+        if not self.problems or time.monotonic() - self._tried < AGAIN:
+            return False
+        # A copy: threads that load a model write there.
+        refused = [model for model in tuple(self.problems) if model in self._routed]
+        await self._take(refused)
+        self._tried = time.monotonic()
+        return any(model not in self.problems for model in refused)
+
+    async def _take(self, models: Sequence[str]) -> None:
+        book, loop = self._routed, asyncio.get_running_loop()
+        for model in dict.fromkeys(models):
+            if model not in book or not (model in self._ready or model in self._stay):
+                continue  # it is loaded when it is asked for
             try:
                 routes = book[model]
             except Unavailable as error:
@@ -244,13 +264,14 @@ class Table:
         ready = [r for r in made if r is not None]
         if made and made[0] is None:
             # Refused: what was in service stays in service, below whatever comes later.
-            ready = [*self._ready.get(model, ()), *ready]
+            later = {r.id for r in ready}
+            ready = [*(r for r in self._ready.get(model, ()) if r.id not in later), *ready]
         if problems:
             if str(self.problems.get(model)) != str(problems[-1]):
                 _log.error("%s; what answered before goes on", problems[-1].detail, extra={"model": model})
             self.problems[model] = problems[-1]
-        else:
-            self.problems.pop(model, None)
+        elif self.problems.pop(model, None) is not None:
+            _log.info("what was refused is whole and in service", extra={"model": model})
         if not ready:
             # Nothing was in service: an older deployment is better than no answer.
             older = [r for r in (self._make(model, d, []) for d in reversed(routes.deployments)) if r is not None]

@@ -22,7 +22,7 @@ from mulle.kernel.encode import encode
 from mulle.kernel.estimate import fit_calibration, fit_loss
 from mulle.kernel.fitted import Estimator, answers, classes_of
 from mulle.kernel.histograms import add_parts, build_reference
-from mulle.kernel.reads import columns_read
+from mulle.kernel.reads import columns_read, only_from
 from mulle.kernel.rows import raw_inputs
 from mulle.lifecycle.features.join import join_specs
 from mulle.lifecycle.registry.bundle import write_bundle
@@ -69,7 +69,8 @@ def bundle_model(
     fitted, specs, features, truth, time = end_refit(work, settings)
     compiled = compile_model(fitted, width=len(specs), task=work.model.task)
     cutoff = time[train].max() if not time.null_count() else work.cutoff
-    contract = _contract(work, settings, metrics, specs, fitted, truth, cutoff)
+    read = _read(work, specs)
+    contract = _contract(work, settings, metrics, specs, fitted, truth, cutoff, read)
     joined = read_rows(work)[last].drop(work.hidden_columns)
     contract, predictor = _proved(work, contract, compiled, fitted, joined)
     hostile = _hostile(work, predictor, joined)
@@ -80,7 +81,7 @@ def bundle_model(
         model=compiled if contract.compiled == "onnx" else None,
         native=fitted if contract.compiled == "native" else None,
         project_folder=code,
-        reference=_reference(work, fitted, features, specs, contract, time),
+        reference={**_reference(work, fitted, features, specs, contract, time), "calendar": _calendar(work, read)},
         estimate=_estimate(work, features, specs, contract),
         sample=make_sample(predictor, joined, seed=work.seed, proved=proved),
         card=card(contract, metrics, (), read_evaluation(work)),
@@ -175,7 +176,14 @@ def _estimate(work: Work, features: pl.DataFrame, specs: Sequence[FeatureSpec], 
 
 
 def _contract(
-    work: Work, settings: Json, metrics: dict[str, float], specs: tuple[Any, ...], fitted: Estimator, truth: Any, cutoff: Any
+    work: Work,
+    settings: Json,
+    metrics: dict[str, float],
+    specs: tuple[Any, ...],
+    fitted: Estimator,
+    truth: Any,
+    cutoff: Any,
+    read: Mapping[str, Sequence[str]],
 ) -> Contract:
     model, dataset = work.model, work.model.features.dataset
     schemas = {name: version.schema for name, version in work.versions.items()}
@@ -189,7 +197,7 @@ def _contract(
         dataset=dataset.name,
         key=dataset.key,
         time=dataset.time,
-        inputs=_inputs(model, schemas, joins, specs),
+        inputs=_inputs(model, schemas, joins, read),
         joins=joins,
         features=specs,
         transform={"function": model.features.name, "hash": features_hash(model), "code": work.project.code},
@@ -205,15 +213,28 @@ def _contract(
     )
 
 
+def _read(work: Work, specs: Sequence[FeatureSpec]) -> dict[str, list[str]]:
+    """Tell which columns each feature is made from; nothing where the function cannot be looked into."""
+    model, dataset = work.model, work.model.features.dataset
+    schemas = {name: version.schema for name, version in work.versions.items()}
+    inputs = raw_inputs(schemas[dataset.name], hidden=model.hidden, key=dataset.key, time=dataset.time)
+    schema = {f.name: f.dtype for f in inputs}
+    for join in join_specs(model.features, schemas):
+        schema |= {f"{join.name}.{column}": dtype for column, dtype in join.columns.items()}
+    return columns_read(model.features, schema, list(dict.fromkeys(s.column for s in specs)))
+
+
+def _calendar(work: Work, read: Mapping[str, Sequence[str]]) -> list[str]:
+    time = work.model.features.dataset.time
+    return [] if time is None else only_from(read, time)
+
+
 def _inputs(
-    model: Model, schemas: Mapping[str, dict[str, str]], joins: Sequence[JoinSpec], specs: Sequence[FeatureSpec]
+    model: Model, schemas: Mapping[str, dict[str, str]], joins: Sequence[JoinSpec], read: Mapping[str, Sequence[str]]
 ) -> tuple[InputField, ...]:
     """Ask requests for what the model reads; the dataset's other columns may be sent and may be missing."""
     dataset = model.features.dataset
     inputs = raw_inputs(schemas[dataset.name], hidden=model.hidden, key=dataset.key, time=dataset.time)
-    schema = {f.name: f.dtype for f in inputs}
-    schema |= {f"{join.name}.{column}": dtype for join in joins for column, dtype in join.columns.items()}
-    read = columns_read(model.features, schema, [s.name for s in specs])
     if not read:
         return inputs
     fleet = () if model.each is None else (model.each.column,)

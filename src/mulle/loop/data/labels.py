@@ -24,7 +24,14 @@ from mulle.loop.rollout.evidence import rows_of
 
 __all__ = ["import_labels", "unsaid"]
 
-_SAME = ["model", "prediction_id", "key_text", "time", "value", "reason"]
+_NAMED = pl.col("prediction_id").is_not_null()
+_WHOSE = {
+    "_model": pl.when(~_NAMED).then("model"),  # who names a prediction may leave its model out
+    "_prediction": pl.col("prediction_id"),
+    "_key": pl.when(~_NAMED).then("key_text"),
+    "_time": pl.when(~_NAMED).then("time"),
+}
+_SAME = [*_WHOSE, "value", "reason"]
 _PORTION = 10_000
 
 
@@ -132,17 +139,18 @@ def _typed(value: Any, kind: str) -> Any:
 
 
 def unsaid(parts: Parts, rows: pl.DataFrame) -> pl.DataFrame:
-    """Leave out the labels, all of one model, that the table has word for word as its last."""
+    """Leave out the labels, all of one model, that the table has word for word as its last, whoever told them and how."""
     if rows.is_empty():
         return rows
-    rows = rows.unique(_SAME, keep="first", maintain_order=True)
+    rows = rows.with_columns(**_WHOSE).unique(_SAME, keep="first", maintain_order=True)
+    mine = (pl.col("model") == rows["model"][0]) | (_NAMED & (pl.col("model") == ""))
     try:
-        known = parts.lake.scan(LABELS).filter(pl.col("model") == rows["model"][0]).select(*_SAME, "known_at").collect()
+        known = parts.lake.scan(LABELS).filter(mine).select("value", "reason", "known_at", **_WHOSE).collect()
     except NotFound:
-        return rows
+        return rows.drop(list(_WHOSE))
     # Only the last word of a label is compared: going back to an earlier value is a correction as well.
-    last = known.sort("known_at", maintain_order=True).unique(["model", "prediction_id", "key_text", "time"], keep="last")
-    return rows.join(last, on=_SAME, how="anti", nulls_equal=True, maintain_order="left")
+    last = known.sort("known_at", maintain_order=True).unique(list(_WHOSE), keep="last")
+    return rows.join(last, on=_SAME, how="anti", nulls_equal=True, maintain_order="left").drop(list(_WHOSE))
 
 
 def _known(parts: Parts, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[Json]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
 import os
 import platform
@@ -140,7 +141,23 @@ def _port(name: str, host: str, port: int, up: bool) -> Json:
         try:
             probe.bind((host, port))
         except OSError as error:
+            if up and not _ours(name, host, port):
+                told = f"{host}:{port} is held by something that is no server of ours"
+                return _check(name, "fail", told, "end it, or choose another inference_port")
             if up:
                 return _check(name, "pass", f"{host}:{port} is in use by the running engine")
             return _check(name, "warn", f"{host}:{port} cannot be bound: {error.strerror}", "choose another with --port settings")
     return _check(name, "pass" if not up else "warn", f"{host}:{port} is free", "" if not up else "the engine does not listen")
+
+
+def _ours(name: str, host: str, port: int) -> bool:
+    if name != "inference port":
+        return True
+    asked = http.client.HTTPConnection("127.0.0.1" if host in {"0.0.0.0", "::"} else host, port, timeout=2)
+    try:
+        asked.request("GET", "/v2/health/live")
+        return b"live" in asked.getresponse().read(100)
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        asked.close()

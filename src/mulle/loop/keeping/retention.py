@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,19 +12,22 @@ import polars as pl
 from mulle.core.clock import rfc3339
 from mulle.core.declare.fleet import fleet_of
 from mulle.core.declare.model import Model
-from mulle.core.errors import NotFound
+from mulle.core.errors import NotFound, Unavailable
 from mulle.core.records.base import Json
 from mulle.core.records.deployment import STAGING
 from mulle.kernel.faults import point
 from mulle.lifecycle.serving.drain import drain
 from mulle.lifecycle.serving.log import log_folder
-from mulle.loop.keeping.sweep import LOGGED, Leftover, empty_trash, leftovers
+from mulle.loop.keeping.sweep import JOURNAL, LOGGED, Leftover, empty_trash, leftovers
 from mulle.loop.lock import hold
 from mulle.loop.parts import Parts
 from mulle.loop.rollout.canaries import began
 from mulle.loop.views.chain import listing
 
 __all__ = ["gc_view", "kept_from"]
+
+_Waiting = tuple[Leftover, str]
+"""What could not go, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ def gc_view(parts: Parts, *, dry_run: bool) -> Json:
     dict
         ``items`` of ``kind`` (``predictions``, ``labels``, those of staging, or of `mulle.loop.keeping.sweep.Leftover`),
         ``address``, ``bytes`` (of logged rows their part of the files; 0 where it is not known) and ``why``; ``removed`` says
-        whether they are gone.
+        whether they are gone. ``waiting`` has, in the same shape, what could not go because who holds it is away: the next
+        clean-up takes it.
 
     Raises
     ------
@@ -55,7 +59,7 @@ def gc_view(parts: Parts, *, dry_run: bool) -> Json:
         When another one is at work on the home.
     """
     if dry_run:
-        return _listed(parts, _old_rows(parts), list(leftovers(parts)), removed=False)
+        return _listed(parts, _old_rows(parts), *_swept(leftovers(parts), dry_run=True), removed=False)
     lock = hold(parts.settings.home / "gc.lock", "a clean-up")
     try:
         empty_trash(parts.settings.home)
@@ -66,21 +70,36 @@ def gc_view(parts: Parts, *, dry_run: bool) -> Json:
             gone = pl.DataFrame([(o.model, o.day) for o in old if o.table == table], schema=["model", "day"], orient="row")
             if gone.height:
                 parts.lake.erase(table, gone)
-        left = []
-        for item in leftovers(parts):
-            point(f"before:gc:{item.kind}")
-            item.remove()
-            left.append(item)
+        swept = _swept(leftovers(parts))
     finally:
         lock.release()
-    return _listed(parts, old, left, removed=True)
+    return _listed(parts, old, *swept, removed=True)
+
+
+def _swept(found: Iterable[Leftover], *, dry_run: bool = False) -> tuple[list[Leftover], list[_Waiting]]:
+    """Remove what can go; what cannot, because who holds it is away, keeps nothing else."""
+    gone: list[Leftover] = []
+    waiting: list[_Waiting] = []
+    for item in found:
+        why = item.waits or ("it names what waits" if item.kind == JOURNAL and waiting else "")
+        if not why and not dry_run:
+            point(f"before:gc:{item.kind}")
+            try:
+                item.remove()
+            except Unavailable as error:
+                why = error.detail
+        if why:
+            waiting.append((item, why))
+        else:
+            gone.append(item)
+    return gone, waiting
 
 
 def _old_rows(parts: Parts) -> Sequence[_Old]:
     return [item for table in LOGGED for item in _old(parts, table)]
 
 
-def _listed(parts: Parts, old: Sequence[_Old], left: Sequence[Leftover], *, removed: bool) -> Json:
+def _listed(parts: Parts, old: Sequence[_Old], left: Sequence[Leftover], waiting: Sequence[_Waiting], *, removed: bool) -> Json:
     items: list[Json] = [
         {
             "kind": o.table, "address": f"{parts.lake.address(o.table)}/day={o.day}", "model": o.model, "bytes": o.bytes,
@@ -88,8 +107,13 @@ def _listed(parts: Parts, old: Sequence[_Old], left: Sequence[Leftover], *, remo
         }
         for o in old
     ]  # fmt: skip
-    items += [{"kind": item.kind, "address": item.address, "bytes": item.bytes, "why": item.why} for item in left]
-    return listing(items, removed=removed, created_at=rfc3339(parts.clock.now()))
+    items += [_told(item, item.why) for item in left]
+    held = [_told(item, why) for item, why in waiting]
+    return listing(items, removed=removed, waiting=held, created_at=rfc3339(parts.clock.now()))
+
+
+def _told(item: Leftover, why: str) -> Json:
+    return {"kind": item.kind, "address": item.address, "bytes": item.bytes, "why": why}
 
 
 def kept_from(parts: Parts, model: Model, now: datetime) -> datetime | None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mulle.core.clock import duration
-from mulle.core.errors import NotFound
+from mulle.core.errors import NotFound, Unavailable
 from mulle.core.hashing import new_id
 from mulle.core.records.deployment import PRODUCTION, STAGING
 from mulle.core.records.prediction import LABELS, PREDICTIONS
@@ -26,7 +26,10 @@ from mulle.loop.engine import sweep_journal
 from mulle.loop.parts import Parts
 from mulle.loop.place import shared_journal
 
-__all__ = ["LOGGED", "Leftover", "empty_trash", "leftovers"]
+__all__ = ["JOURNAL", "LOGGED", "Leftover", "empty_trash", "leftovers"]
+
+JOURNAL = "journal"
+"""The kind that goes last: its rows say which runs have not been swept yet."""
 
 LOGGED = (PREDICTIONS, LABELS, f"{PREDICTIONS}_{STAGING}", f"{LABELS}_{STAGING}")
 """Tables that logs are drained into."""
@@ -48,6 +51,8 @@ class Leftover:
     kind : str
         ``scratch``, ``bundle``, ``code``, ``staging``, ``quarantine``, ``lake``, ``tracking`` or ``journal``.
     remove : callable
+    waits : str
+        Why it cannot go now; empty where it can.
     """
 
     kind: str
@@ -55,6 +60,7 @@ class Leftover:
     bytes: int
     why: str
     remove: Callable[[], object]
+    waits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ class _Needed:
 
 
 def leftovers(parts: Parts) -> Iterator[Leftover]:
-    """Find what may go, as the records stand now."""
+    """Find what may go, as the records stand now, and what may as soon as who holds it is back."""
     now = parts.clock.now()
     before = now - duration(parts.settings.keep)
     runs = {run.id: run for run in parts.metadata.runs.list(limit=_MOST)}
@@ -82,8 +88,7 @@ def leftovers(parts: Parts) -> Iterator[Leftover]:
     yield from _tracked(parts, gone)
     if old:
         words = f"{len(old)} runs that ended before {before:%Y-%m-%d}"
-        # The last of all: its rows say which runs have not been swept yet.
-        yield Leftover("journal", "engine", 0, words, lambda: _forget(parts, old))
+        yield Leftover(JOURNAL, "engine", 0, words, lambda: _forget(parts, old))
 
 
 def empty_trash(home: Path) -> None:
@@ -177,7 +182,11 @@ def _superseded(parts: Parts, before: datetime, now: datetime) -> Iterator[Lefto
 
 
 def _tracked(parts: Parts, runs: Sequence[str]) -> Iterator[Leftover]:
-    held = parts.tracking().held() if runs else {}
+    try:
+        held = parts.tracking().held() if runs else {}
+    except Unavailable as error:
+        yield Leftover("tracking", f"{len(runs)} runs", 0, "no version of theirs was ever deployed", lambda: None, error.detail)
+        return
     for run in (run for run in runs if run in held):
         why = "its run made no version that was ever deployed"
         yield Leftover("tracking", run, held[run], why, lambda run=run: parts.tracking().remove(run))  # type: ignore[misc]

@@ -22,7 +22,7 @@ from mulle.lifecycle.monitoring.alerts import kind_of
 from mulle.loop.monitoring.cron import last_cron
 from mulle.loop.parts import Parts
 
-__all__ = ["Rest", "due_cause", "due_members", "longest_search", "rest_of"]
+__all__ = ["Rest", "due_cause", "due_members", "longest_search", "rest_of", "rests_until"]
 
 _MOST = 1_000
 
@@ -109,6 +109,17 @@ def rest_of(parts: Parts, model: Model, runs: Sequence[Run] | None = None) -> Re
     return Rest(model.retrain.cooldown * wider, in_vain)
 
 
+def rests_until(parts: Parts, model: Model, rest: Rest, now: datetime) -> tuple[datetime, str] | None:
+    """Tell until when the loop causes no run of a model for an alert, and what holds it; None where nothing does."""
+    past = [run for run in _runs(parts, model) if run.created_at <= now]
+    ends = [(run.created_at + rest.span, f"the cool-down of {rest.span}") for run in past[:1]]
+    per_day = model.retrain.per_day
+    today = [run for run in past if _caused(run) and now - run.created_at < _DAY]
+    if per_day is not None and len(today) >= per_day:
+        ends.append((today[per_day - 1].created_at + _DAY, f"per_day={per_day}"))
+    return max((end for end in ends if end[0] > now), default=None)
+
+
 def _verdicts(parts: Parts, model: str, runs: Sequence[Run]) -> Iterator[bool]:
     """Tell of each run that came to a verdict, newest first, whether it was better than the champion."""
     held_back = {d.to_version for d in parts.metadata.deployments.of(model) if d.action == "hold_back"}
@@ -117,9 +128,12 @@ def _verdicts(parts: Parts, model: str, runs: Sequence[Run]) -> Iterator[bool]:
         if states.get(run.id) not in FINAL:
             continue
         version = parts.metadata.models.of_run(run.id)
+        against = [g for g in parts.metadata.runs.gates(run.id) if g.gate.startswith("no_worse_than_champion")]
         if version is not None:
-            yield version.version not in held_back
-        elif any(g.gate.startswith("no_worse_than_champion") and g.verdict != "pass" for g in parts.metadata.runs.gates(run.id)):
+            # Trained on the same rows again it is the champion once more, which every gate lets pass.
+            alike = bool(against) and all(g.value is not None and g.value == g.bound for g in against)
+            yield version.version not in held_back and not alike
+        elif any(g.verdict != "pass" for g in against):
             yield False
 
 
@@ -211,10 +225,12 @@ def _labelled(parts: Parts, model: Model, last: Run) -> Iterator[Cause]:
     try:
         told = parts.lake.scan(LABELS).filter((pl.col("created_at") > last.created_at) & pl.col("value").is_not_null())
         whole = pl.col("model").str.split("/").list.first() == model.name
-        count = told.filter(whole).select(pl.len()).collect().item()
-        nameless = told.filter(pl.col("model").is_null() | (pl.col("model") == ""))
-        mine = parts.lake.scan(PREDICTIONS).filter(whole).select("id")
-        count += nameless.join(mine, left_on="prediction_id", right_on="id", how="semi").select(pl.len()).collect().item()
+        # One that names a prediction may leave the model out; told by prediction, by key, or both, a row counts once.
+        by_key = told.filter(whole & pl.col("prediction_id").is_null()).select("key_text", "time")
+        asked = parts.lake.scan(PREDICTIONS).filter(whole).select("id", "time", pl.col("key_text").fill_null(pl.col("id")))
+        named = told.filter(pl.col("prediction_id").is_not_null()).select("prediction_id")
+        by_id = asked.join(named, left_on="id", right_on="prediction_id", how="semi").select("key_text", "time")
+        count = pl.concat([by_key, by_id]).unique().select(pl.len()).collect().item()
     except NotFound:
         return
     if count >= wanted:

@@ -48,10 +48,12 @@ def _told(
     for alert, event in changes.opened:
         parts.metadata.alerts.add(alert, event)
         said.append(("alert", model.name, f"{alert.signal} of {alert.feature or model.name}: {_evidence(alert.evidence)}"))
+    about = {alert.id: alert for alert in in_force}
     for event in changes.events:
         parts.metadata.alerts.add_event(event)
         if event.kind == "close":
-            said.append(("alert", model.name, "an alert closed"))
+            alert = about[event.alert]
+            said.append(("alert", model.name, f"{alert.signal} of {alert.feature or model.name}: closed"))
     return said
 
 

@@ -123,7 +123,8 @@ def replay(parts: Parts, name: str, options: ReplayOptions, said: Said, past: Pa
     with open_engine(parts, lag=options.lag + model.retrain.takes, replay=True, readers=readers) as engine:
         play = _Play(parts, engine, past, options, said)
         first = play.first_model()
-        settings = replace(parts.settings, clock="rows", inference_port=free_port(parts.settings.host), grpc_port=0)
+        port = free_port("127.0.0.1")
+        settings = replace(parts.settings, clock="rows", host="127.0.0.1", inference_port=port, grpc_port=0)
         with inference_server(settings) as server:
             tally = play.through(server)
     drain(log_folder(home), parts.lake, now=parts.clock.now())

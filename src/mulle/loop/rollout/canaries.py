@@ -11,18 +11,23 @@ import polars as pl
 from mulle.core.declare.fleet import fleet_of, key_of
 from mulle.core.declare.model import Model
 from mulle.core.declare.rollout import IMMEDIATE
+from mulle.core.errors import BundleError
+from mulle.core.hashing import derived_id
 from mulle.core.records.base import Cause
 from mulle.core.records.bundle import Contract
 from mulle.core.records.deployment import Deployment, challenger_of, champion_of, former_of
-from mulle.lifecycle.rollout.plan import hold_back, note, promote, roll_back, settle, step_canary
+from mulle.core.records.window import Alert, AlertEvent
+from mulle.lifecycle.monitoring.alerts import STUCK
+from mulle.lifecycle.rollout.plan import Decision, hold_back, note, promote, roll_back, settle, step_canary
 from mulle.lifecycle.rollout.service import weigh_service
 from mulle.lifecycle.rollout.verdict import Verdict, canary_verdict, watch_verdict
 from mulle.loop.monitoring.seen import Happening, bundle_of, contract_at, logged_between, version_at
 from mulle.loop.operate import add_deployment, add_deployments
 from mulle.loop.parts import Parts
 from mulle.loop.rollout.evidence import paired
+from mulle.loop.rollout.whole import alert_stuck, check_whole, whole_before
 
-__all__ = ["began", "hold_from_now", "judge_member_releases", "judge_release", "noted"]
+__all__ = ["began", "close_stuck", "hold_from_now", "judge_member_releases", "judge_release", "noted"]
 
 _MOVES = 20
 """Last moves of a member that are read: a release has fewer."""
@@ -45,7 +50,7 @@ def hold_from_now(parts: Parts, model: str, now: datetime) -> list[Happening]:
     last = history[-1]
     why = f"the clock was ahead by {last.effective_at - now}: {model}@{last.to_version} holds from now on"
     causes = (Cause(type="deployment", id=last.id, why=why),)
-    add_deployment(parts, note(last, "resume", now=now, by="loop", causes=causes))
+    add_deployment(parts, note(last, "resume", Decision(by="loop", causes=causes, now=now)))
     return [("clock", model, why)]
 
 
@@ -60,7 +65,7 @@ def judge_release(parts: Parts, model: Model, now: datetime, effective_at: datet
     scored = scored.filter(pl.col("model") == model.name) if scored.width else scored
     contract, _ = bundle_of(version_at(parts, model.name, last.to_version).address)
     verdict = _judged(model, history, scored, known, contract, now)
-    made, said = _moved(model, history, verdict, now, effective_at)
+    made, said = _moved(parts, model, history, verdict, now, effective_at)
     if made is not None:
         add_deployment(parts, made)
     return said
@@ -88,7 +93,7 @@ def judge_member_releases(
         contract = contract_at(versions[name, history[-1].to_version][1])
         member = fleet.member(key_of(name))
         verdict = _judged(member, history, mine, known, contract, now)
-        made, told = _moved(member, history, verdict, now, effective_at)
+        made, told = _moved(parts, member, history, verdict, now, effective_at)
         moves += [] if made is None else [made]
         said += told
     if moves:
@@ -135,36 +140,62 @@ def _judged(
 
 
 def _moved(
-    model: Model, history: Sequence[Deployment], verdict: Verdict, now: datetime, effective_at: datetime
+    parts: Parts, model: Model, history: Sequence[Deployment], verdict: Verdict, now: datetime, effective_at: datetime
 ) -> tuple[Deployment | None, list[Happening]]:
     last, rollout = history[-1], model.rollout
-    told = (Cause(type="deployment", id=last.id, why=verdict.reason),)
+    if verdict.action == "rollback":
+        return _gone_back(parts, history, verdict, now, effective_at)
+    causes = (Cause(type="deployment", id=last.id, why=verdict.reason),)
+    decision = Decision(by="loop", causes=causes, now=now, effective_at=effective_at, evidence=verdict.evidence)
     action = "await" if verdict.action == "promote" and rollout.approval else verdict.action
     noted = {d.action for d in _release(history)}
     # Said once; and what waits for a person does not run out of time.
     impatient = "await" in noted and verdict.evidence["verdict"].startswith("not enough")
     if action == "wait" or impatient or (action in ("await", "hold") and action in noted):
         return None, []
-    if action == "rollback":
-        made = roll_back(
-            history, now=now, by="loop", causes=told, to=former_of(last), evidence=verdict.evidence, effective_at=effective_at
-        )  # fmt: skip
-    elif action == "step":
-        made = step_canary(
-            rollout, last, now=now, by="loop", causes=told, evidence=verdict.evidence, effective_at=effective_at
-        )  # fmt: skip
+    if action == "step":
+        made = step_canary(rollout, last, decision)
     elif action == "promote":
-        made = promote(
-            last, now=now, by="loop", causes=told, evidence=verdict.evidence, effective_at=effective_at,
-            watched=bool(rollout.watch),
-        )  # fmt: skip
+        made = promote(last, decision, watched=bool(rollout.watch))
     elif action in ("await", "hold"):
-        made = note(last, action, now=now, by="loop", causes=told, evidence=verdict.evidence, effective_at=effective_at)
+        made = note(last, action, decision)
     else:
-        end = settle if action == "settle" else hold_back
-        made = end(last, now=now, by="loop", causes=told, evidence=verdict.evidence, effective_at=effective_at)
+        made = (settle if action == "settle" else hold_back)(last, decision)
     asked = f"; `mulle promote {model.name}` releases it" if action == "await" else ""
     return made, [(made.action, model.name, f"{model.name}@{last.to_version}: {verdict.reason}{asked}")]
+
+
+def _gone_back(
+    parts: Parts, history: Sequence[Deployment], verdict: Verdict, now: datetime, effective_at: datetime
+) -> tuple[Deployment | None, list[Happening]]:
+    """Go back to the former champion; where its files are not what was registered to the newest before it, or stay and say so."""
+    last, why, to = history[-1], verdict.reason, former_of(history[-1])
+    assert to is not None
+    try:
+        check_whole(parts, last.model, to)
+    except BundleError as error:
+        to, why = whole_before(parts, history, now), f"{verdict.reason}; @{to} is not gone back to: {error.detail}"
+    causes = (Cause(type="deployment", id=last.id, why=why),)
+    decision = Decision(by="loop", causes=causes, now=now, effective_at=effective_at, evidence=verdict.evidence)
+    if to is not None:
+        made = roll_back(history, decision, to=to)
+    elif "hold" in noted(history):
+        return None, []  # said once
+    else:
+        made = note(last, "hold", decision)
+        why += f"; no champion before it is whole: {alert_stuck(parts, last, why, now)}"
+    return made, [(made.action, last.model, f"{last.model}@{last.to_version}: {why}")]
+
+
+def close_stuck(parts: Parts, alerts: Sequence[Alert], now: datetime) -> list[Happening]:
+    """Close the alerts on champions that could not be gone back from, where that is over: by the loop, or by a person."""
+    said: list[Happening] = []
+    for alert in alerts:
+        if alert.signal == STUCK and "hold" not in noted(parts.metadata.deployments.of(alert.model)):
+            id = derived_id(alert.created_at, "alert_event", alert.id, "close")
+            parts.metadata.alerts.add_event(AlertEvent(id=id, alert=alert.id, at=now, kind="close"))
+            said.append(("alert", alert.model, "an alert closed"))
+    return said
 
 
 def _release(history: Sequence[Deployment]) -> Sequence[Deployment]:

@@ -17,7 +17,7 @@ from mulle.core.records.base import Cause, Json
 from mulle.core.records.deployment import STAGING, Deployment, challenger_of, champion_of
 from mulle.core.records.prediction import PREDICTIONS
 from mulle.core.records.run import RunEvent
-from mulle.lifecycle.rollout.plan import first_deployment, note, start_release
+from mulle.lifecycle.rollout.plan import Decision, first_deployment, note, start_release
 from mulle.lifecycle.rollout.probe import probe
 from mulle.lifecycle.rollout.service import Service, fault_in, weigh_service
 from mulle.loop.monitoring.seen import Happening, version_at
@@ -50,15 +50,14 @@ def begin_release(
     if stopped := pausing(parts, model.name):
         why = "; ".join(cause.why for cause in stopped.causes)
         return f"{model.name} is paused by {stopped.by} ({why}): `mulle deploy {model.name}@{version}` releases it by hand"
+    decision = Decision(by="loop", causes=causes, now=now)
     if rollout.staging:
         before = staged[-1] if staged else None
-        return first_deployment(
-            model, version, now=now, effective_at=now, by="loop", causes=causes, before=before, environment=STAGING
-        )  # fmt: skip
+        return first_deployment(model, version, decision, before=before, environment=STAGING)
     before = history[-1] if history else None
     if rollout.approval and champion_of(before) is None:
         return f"it waits for approval: `mulle deploy {model.name}@{version}`"
-    return start_release(rollout, before, version, model=model, now=now, effective_at=now, by="loop", causes=causes)
+    return start_release(rollout, before, version, decision, model=model)
 
 
 def note_unreleased(parts: Parts, run: str, why: str) -> None:
@@ -95,9 +94,8 @@ def judge_staging(parts: Parts, model: Model, now: datetime, effective_at: datet
         return _noted(parts, last, "await", why, evidence, now)
     why = f"{name} passed in {STAGING}: its sample of {found.rows} rows answered"
     causes = (Cause(type="deployment", id=last.id, why=why), *last.causes)
-    made = start_release(
-        rollout, before, version, model=model, now=now, effective_at=effective_at, by="loop", causes=causes, evidence=evidence
-    )  # fmt: skip
+    decision = Decision(by="loop", causes=causes, now=now, effective_at=effective_at, evidence=evidence)
+    made = start_release(rollout, before, version, decision, model=model)
     add_deployment(parts, made)
     return [(made.action, model.name, why)]
 
@@ -114,5 +112,5 @@ def _service(parts: Parts, model: Model, staged: Deployment) -> Service:
 
 def _noted(parts: Parts, last: Deployment, action: str, why: str, evidence: Json, now: datetime) -> list[Happening]:
     causes = (Cause(type="deployment", id=last.id, why=why),)
-    add_deployment(parts, note(last, action, now=now, by="loop", causes=causes, evidence=evidence))
+    add_deployment(parts, note(last, action, Decision(by="loop", causes=causes, now=now, evidence=evidence)))
     return [(action, last.model, why)]

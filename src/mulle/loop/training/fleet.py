@@ -22,7 +22,7 @@ from mulle.core.records.model import ModelVersion, Parity
 from mulle.core.records.run import OUTCOMES, GateResult, Member, Run
 from mulle.kernel.bundle import read_contract
 from mulle.kernel.faults import point
-from mulle.lifecycle.rollout.plan import start_release
+from mulle.lifecycle.rollout.plan import Decision, start_release
 from mulle.loop.compute.work import done_file
 from mulle.loop.operate import ONLY, champion, pausing
 from mulle.loop.parts import Parts
@@ -245,9 +245,7 @@ class Fleet:
                 continue
             causes = (Cause(type="run", id=run.id, why=f"registered as {name}@{version}"), *run.causes)
             member = self.model.member(key_of(name))
-            begun.append(
-                start_release(rollout, before, version, model=member, now=now, effective_at=now, by="loop", causes=causes)
-            )
+            begun.append(start_release(rollout, before, version, Decision(by="loop", causes=causes, now=now), model=member))
         deployments.add_many(begun)
 
     def _nothing(self, counted: Counter[str]) -> str:

@@ -188,7 +188,9 @@ def _label(parts: Parts, prediction: Json) -> Json | None:
     # A label by key may name the fleet, whose member answered; one by prediction need not name a model.
     mine = rows_of(fleet_of(prediction["model"])) | (pl.col("model") == "")
     told = logged_rows(parts, LABELS, mine & (by_id.fill_null(False) | by_key.fill_null(False)))
-    found = told.sort("known_at", "created_at").tail(1).to_dicts() if told.height else []
+    # As windows take them: what names the prediction goes first, then key and time, then the key alone.
+    whom = by_id.fill_null(False).cast(pl.Int8) * 2 + pl.col("time").is_not_null().cast(pl.Int8)
+    found = told.sort(whom, "known_at", "created_at").tail(1).to_dicts() if told.height else []
     return _with_value(_decoded(found[0]), numeric=not prediction.get("probabilities")) if found else None
 
 

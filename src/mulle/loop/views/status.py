@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,58 +16,78 @@ from mulle.core.records.deployment import Deployment, champion_of, current
 from mulle.core.records.notice import silenced_until
 from mulle.core.records.prediction import ASIDE, PREDICTIONS
 from mulle.core.records.window import Alert, Window
+from mulle.lifecycle.monitoring.alerts import kind_of
 from mulle.loop.batch.schedule import schedule_view
+from mulle.loop.data.ingest import all_datasets
 from mulle.loop.declared import project_state
 from mulle.loop.monitoring.cron import next_cron
-from mulle.loop.monitoring.triggers import rest_of
+from mulle.loop.monitoring.triggers import rest_of, rests_until
 from mulle.loop.parts import Parts
 from mulle.loop.place import ENGINE, workers_here
 from mulle.loop.rollout.standing import standing
 from mulle.loop.views.chain import model_names
 
-__all__ = ["engine_state", "status_view", "traffic"]
+__all__ = ["engine_state", "failures", "status_view", "traffic"]
 
 _MOST_ALERTS, _EVERY_ALERT = 20, 10_000
 """Alerts told of one model; alerts read to find those of a fleet's members."""
 
 
-def status_view(parts: Parts, *, errors: Mapping[str, int] | None = None, refused: Mapping[str, str] | None = None) -> Json:
+def status_view(
+    parts: Parts,
+    *,
+    refused: Mapping[str, str] | None = None,
+    server: Json | None = None,
+) -> Json:
     """Say of each model how it stands, and whether the engine runs.
 
     Parameters
     ----------
-    errors : mapping, optional
-        Refused and failed requests of the last hour by model, when a running server told them; null otherwise.
     refused : mapping, optional
         By model why a running server does not load what its routes name, and answers with what it had.
+    server : dict, optional
+        ``state`` (``answers`` or ``silent``) and ``url`` of the inference server, when it was asked.
 
     Returns
     -------
     dict
-        ``models``, ``batches`` (scheduled ones), ``project`` (whether its file loads) and ``engine``.
+        ``models``, ``batches`` (scheduled ones), ``turned_away`` (rows that wait to be mended), ``project`` (whether its file
+        loads), ``engine`` and ``server``.
     """
-    counted = traffic(parts)
+    counted, errors = traffic(parts), failures(parts)
     refused = refused or {}
     models = [
-        _model(parts, name, counted.get(name, 0), None if errors is None else errors.get(name, 0), refused.get(name, ""))
-        for name in model_names(parts)
+        _model(parts, name, counted.get(name, 0), errors.get(name, 0), refused.get(name, "")) for name in model_names(parts)
     ]
     now = rfc3339(parts.clock.now())
     told = {"id": str(parts.settings.home), "created_at": now, "models": models, "batches": schedule_view(parts)}
-    return {**told, "project": project_state(parts.settings.home), "engine": engine_state(parts.settings.home)}
+    told["turned_away"] = list(_turned_away(parts))
+    return {**told, "project": project_state(parts.settings.home), "engine": engine_state(parts.settings.home), "server": server}
 
 
 def traffic(parts: Parts, span: timedelta = timedelta(hours=1)) -> dict[str, int]:
     """Count the rows answered in the last `span` by model, a fleet's members with it (shadow scores and trials not counted)."""
-    since = parts.clock.now() - span
+    return _counted(parts, span, ~pl.col("route").is_in(ASIDE), pl.len())
+
+
+def failures(parts: Parts, span: timedelta = timedelta(hours=1)) -> dict[str, int]:
+    """Count the requests of the last `span` that the log holds as refused or failed, by model: what any server of it was asked.
+
+    What challengers failed while the champion answered is not counted.
+    """
+    # Such a failure has no time of its own, and always a version.
+    refused = (pl.col("route") == "refused") & (pl.col("version").is_null() | (pl.col("seconds") > 0))
+    return _counted(parts, span, refused, pl.col("request").n_unique())
+
+
+def _counted(parts: Parts, span: timedelta, wanted: pl.Expr, count: pl.Expr) -> dict[str, int]:
     try:
-        rows = parts.lake.scan(PREDICTIONS)
+        rows = parts.lake.scan(PREDICTIONS).filter((pl.col("created_at") > parts.clock.now() - span) & wanted)
     except NotFound:
         return {}
-    answered = rows.filter((pl.col("created_at") > since) & ~pl.col("route").is_in(ASIDE))
     # A fleet's members answer for it.
     whole = pl.col("model").str.split("/").list.first()
-    return dict(answered.group_by(whole.alias("model")).len().collect().iter_rows())
+    return dict(rows.group_by(whole.alias("model")).agg(count.alias("count")).collect().iter_rows())
 
 
 def engine_state(home: Path) -> Json:
@@ -85,7 +105,7 @@ def engine_state(home: Path) -> Json:
     return told | ({"workers": workers} if workers else {})
 
 
-def _model(parts: Parts, name: str, rows: int, errors: int | None, refused: str) -> Json:
+def _model(parts: Parts, name: str, rows: int, errors: int, refused: str) -> Json:
     metadata = parts.metadata
     deployments = metadata.deployments.of(name)
     in_force = current(deployments, parts.clock.now())
@@ -98,7 +118,7 @@ def _model(parts: Parts, name: str, rows: int, errors: int | None, refused: str)
     routes = in_force.routes if in_force else ()
     canary = next((r for r in routes if r.mode == "canary"), None)
     released, clauses = standing(parts, name, in_force)
-    loop, told = _loop(parts, name)
+    loop, told = _loop(parts, name, alerts)
     if refused:
         says = f"{name} needs a look: the server answers with what it had before, for a bundle is refused: {refused}"
     else:
@@ -136,11 +156,11 @@ def _alerts_of(parts: Parts, name: str) -> Sequence[Alert]:
     return [alert for alert in every if fleet_of(alert.model) == name][:_MOST_ALERTS]
 
 
-def _loop(parts: Parts, name: str) -> tuple[Json, list[str]]:
+def _loop(parts: Parts, name: str, alerts: Sequence[Alert]) -> tuple[Json, list[str]]:
     """Say when the loop runs a model next, how long it rests, and whether people are told of its alerts."""
     declared, now = parts.project.models.get(name), parts.clock.now()
     silent = silenced_until(parts.metadata.outbox.silences(), name, now)
-    view: Json = {"next_run": None, "cooldown": None, "silenced_until": rfc3339(silent) if silent else None}
+    view: Json = {"next_run": None, "cooldown": None, "rests_until": None, "silenced_until": rfc3339(silent) if silent else None}
     said = [f"alerts are silent until {rfc3339(silent)}"] if silent else []
     if declared is None:
         return view, said
@@ -149,7 +169,26 @@ def _loop(parts: Parts, name: str) -> tuple[Json, list[str]]:
     view |= {"next_run": rfc3339(upcoming) if upcoming else None, "cooldown": rest.span.total_seconds()}
     if rest.span > retrain.cooldown:
         said.append(f"the last {rest.in_vain} runs were no better, so the cool-down is {rest.span} instead of {retrain.cooldown}")
+    held = rests_until(parts, declared, rest, now)
+    if held is not None:
+        view["rests_until"] = rfc3339(held[0])
+        if any(kind_of(alert) in retrain.on for alert in alerts):
+            said.append(f"alerts cause no run before {rfc3339(held[0])[:19].replace('T', ' ')}, for {held[1]}")
     return view, said
+
+
+def _turned_away(parts: Parts) -> Iterator[Json]:
+    """Tell of each dataset what was turned away after the last that was published."""
+    store = parts.metadata.datasets
+    for dataset in all_datasets(parts.project):
+        newest = store.get(dataset.name)
+        for batch in store.quarantines(dataset.name, 1):
+            if newest is None or batch.created_at > newest.created_at:
+                yield {
+                    "id": batch.id, "created_at": rfc3339(batch.created_at), "dataset": dataset.name, "rows": batch.rows,
+                    "failed": [check.name for check in batch.checks if check.verdict == "fail"],
+                    "next": f"mulle data versions {dataset.name}",
+                }  # fmt: skip
 
 
 def _state(in_force: Deployment | None, alerts: Sequence[Alert], run: str | None) -> str:
@@ -175,7 +214,7 @@ def _says(
     if window and window.performance and window.performance.value is not None:
         clauses.append(f"last window {window.performance.metric.upper()} {window.performance.value:.3g}")
     elif window and window.performance:
-        clauses.append("the last window has no labels yet")
+        clauses.append("the last window has no labels yet" if window.rows else "nothing was asked in the last window")
     if run in {"queued", "running"}:
         clauses.append("a run is under way")
     elif run in {"rejected", "failed"}:

@@ -38,7 +38,7 @@ from mulle.loop.views.status import status_view
 from mulle.surfaces.api.metrics import LoopMetrics
 from mulle.surfaces.api.page import reference_page, status_page
 from mulle.surfaces.door import check_binding, check_request, token_of
-from mulle.surfaces.reach import errors_last_hour, held_back_bundles, inference_url
+from mulle.surfaces.reach import inference_url, told_by_server
 
 __all__ = ["create_app"]
 
@@ -107,7 +107,7 @@ def _reading() -> APIRouter:
 
 def _status(parts: Wired) -> Document:
     """Say in words how each model stands, and whether the engine runs."""
-    return status_view(parts, errors=errors_last_hour(parts.settings), refused=held_back_bundles(parts.settings))
+    return status_view(parts, **told_by_server(parts.settings))
 
 
 def _models(parts: Wired, model: str | None = None, limit: Limit = 50, after: str | None = None) -> Document:
@@ -234,7 +234,7 @@ def _pages() -> APIRouter:
 
     @router.get("/")
     def front(parts: Wired) -> Response:
-        status = status_view(parts, errors=errors_last_hour(parts.settings), refused=held_back_bundles(parts.settings))
+        status = status_view(parts, **told_by_server(parts.settings))
         runs, alerts = runs_view(parts, limit=10), alerts_view(parts, limit=10)
         return _html(status_page(status, runs, alerts, tracking=parts.settings.tracking, inference=inference_url(parts.settings)))
 

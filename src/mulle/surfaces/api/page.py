@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from mulle.surfaces.words import causes_in_words, cell, moment
+from mulle.surfaces.words import causes_in_words, cell, moment, server_in_words, turned_away_in_words
 
 __all__ = ["reference_page", "status_page"]
 
@@ -62,6 +62,10 @@ def status_page(status: Document, runs: Document, alerts: Document, *, tracking:
     if status["project"]["state"] == "broken":
         broken = f"project.py is broken, the last good declaration goes on: {status['project']['detail']}"
         says = f"<li>{_mood('●', 'failed')} {escape(broken)}</li>{says}"
+    for batch in status.get("turned_away", ()):
+        says += f"<li>{_mood('●', 'rejected')} {escape(turned_away_in_words(batch))}</li>"
+    if silent := server_in_words(status):
+        says = f"<li>{_mood('●', 'failed')} {escape(silent)}</li>{says}"
     running = f"runs, pid {engine['pid']}" if engine["state"] == "running" else "does not run"
     as_of, home, store = (escape(t) for t in (moment(status["created_at"]), engine["home"], _without_password(tracking)))
     body = f"""

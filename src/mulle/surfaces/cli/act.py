@@ -19,8 +19,9 @@ from mulle.surfaces.words import moment
 
 if TYPE_CHECKING:
     from mulle.core.records.base import Json
+    from mulle.loop.parts import Parts
 
-__all__ = ["demo", "replay", "run", "serve", "up"]
+__all__ = ["demo", "ended", "log_to", "progress_of", "replay", "run", "serve", "up"]
 
 Progress = Callable[[str, str, float], None]
 OneModel = Annotated[str, typer.Argument()]
@@ -36,15 +37,24 @@ def run(
 ) -> None:
     """Ingest, check, publish, search, judge and register a model; exit 1 when it is rejected or fails."""
     from mulle.loop.runner import run_model
-    from mulle.loop.views.chain import run_view
-    from mulle.surfaces.cli import render
 
     call = session(ctx)
     call.parts.project.model(model)
     with progress_of(call, f"run {model}") as progress:
         record = run_model(call.parts, model, causes=[call.person(why)], progress=lambda _, *told: progress(*told))
-    view = run_view(call.parts, record.id)
-    call.show(view, render.run_explained if explain else render.run)
+    ended(call, record.id, explain=explain)
+
+
+def ended(call: Session, run: str, *, explain: bool = False) -> None:
+    """Show a run that has ended, and at last what serves now; exit 1 when it did not succeed."""
+    from mulle.loop.rollout.standing import what_serves
+    from mulle.loop.views.chain import run_view
+    from mulle.surfaces.cli import render
+    from mulle.surfaces.cli.table import coloured
+
+    view = run_view(call.parts, run)
+    shown = render.run_explained if explain else render.run
+    call.show(view | {"serves": what_serves(call.parts, view)}, lambda told: [*shown(told), coloured(told["serves"])])
     if view["state"] != "succeeded":
         raise typer.Exit(1)
 
@@ -92,12 +102,17 @@ def up(ctx: typer.Context) -> None:
     call = session(ctx)
     where = call.settings
     check_binding(where)
-    call.err.print(f"status page and API  http://{where.host}:{where.port}")
-    call.err.print(f"inference            http://{where.host}:{where.inference_port}")
-    call.err.print("[dim]Ctrl-C stops it[/]")
-    _log_to(sys.stderr)
+
+    def control(parts: Callable[[], Parts]) -> None:
+        # Said only now: another engine on this home would have ended it before.
+        call.err.print(f"status page and API  http://{where.host}:{where.port}")
+        call.err.print(f"inference            http://{where.host}:{where.inference_port}")
+        call.err.print("[dim]Ctrl-C stops it[/]")
+        serve_control(parts)
+
+    log_to(sys.stderr)
     keep_log(where.home, "up")
-    start(call.parts, control=serve_control)
+    start(call.parts, control=control)
 
 
 def serve(
@@ -154,7 +169,7 @@ def demo(
         raise typer.Exit(1)
 
 
-def _log_to(stream: TextIO) -> None:
+def log_to(stream: TextIO) -> None:
     """Let what the loop tells its logger be read where the command runs; importing Mulle configures no logging."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))

@@ -36,7 +36,7 @@ def ls(
     if state not in {None, "open", "closed"}:
         raise UsageError(f"no alert state '{state}'", next="choose open or closed")
     call = session(ctx)
-    call.show(alerts_view(call.parts, model=model, state=state, limit=limit), render.alerts)
+    call.show(alerts_view(call.standing, model=model, state=state, limit=limit), render.alerts)
 
 
 def silence(
@@ -52,7 +52,7 @@ def silence(
     from mulle.surfaces.words import moment
 
     call = session(ctx)
-    made = to_json(begin(call.parts, model, span, by=call.by, why=why))
+    made = to_json(begin(call.standing, model, span, by=call.by, why=why))
     call.show(made, lambda v: [facts({"silent": v["model"], "until": moment(v["until"]), "why": v["causes"][0]["why"]})])
 
 
@@ -63,7 +63,7 @@ def unsilence(ctx: typer.Context, model: Annotated[str, typer.Argument(metavar="
     from mulle.surfaces.cli.table import facts
 
     call = session(ctx)
-    call.show(to_json(begin(call.parts, model, None, by=call.by)), lambda v: [facts({"told again of": v["model"]})])
+    call.show(to_json(begin(call.standing, model, None, by=call.by)), lambda v: [facts({"told again of": v["model"]})])
 
 
 def test(ctx: typer.Context) -> None:
@@ -74,10 +74,10 @@ def test(ctx: typer.Context) -> None:
     from mulle.surfaces.words import cell
 
     call = session(ctx)
-    receivers = call.parts.receivers()
+    receivers = call.standing.receivers()
     if not receivers:
         raise UsageError("nobody is told of alerts", next="set `alerts` in mulle.toml (or MULLE_ALERTS) to Apprise URLs")
-    told = try_receivers(receivers, call.parts.clock.now())
+    told = try_receivers(receivers, call.standing.clock.now())
     columns = ("receiver", "verdict", "detail", "next")
     call.show(
         {"items": told, "next": None},

@@ -42,7 +42,7 @@ def logs(
 
         raise UsageError(f"no level '{level}'", next=f"choose from {', '.join(LEVELS)}")
     wanted = Wanted(model=model, run=run, request=request, level=level, since=_instant(call, since))
-    view = logs_view(call.parts, wanted, limit)
+    view = logs_view(call.standing, wanted, limit)
     if call.json and not follow:
         call.show(view, lambda _: [])
         return
@@ -59,7 +59,7 @@ def _instant(call: Session, since: str | None) -> datetime | None:
     if since is None:
         return None
     try:
-        return call.parts.clock.now() - duration(since)
+        return call.standing.clock.now() - duration(since)
     except DeclarationError:
         return instant(since)
 

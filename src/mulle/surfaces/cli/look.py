@@ -20,10 +20,10 @@ def status(ctx: typer.Context) -> None:
     """Say in words how each model stands, and whether the engine runs."""
     from mulle.loop.views.status import status_view
     from mulle.surfaces.cli import render
-    from mulle.surfaces.reach import errors_last_hour, held_back_bundles
+    from mulle.surfaces.reach import told_by_server
 
     call = session(ctx)
-    view = status_view(call.parts, errors=errors_last_hour(call.settings), refused=held_back_bundles(call.settings))
+    view = status_view(call.standing, **told_by_server(call.settings))
     call.show(view, render.status)
 
 
@@ -62,7 +62,7 @@ def explain(
     if manifest is not None:
         call.show(manifest, scored)
         return
-    call.show(explain_view(call.parts, prediction, contributions=contributions), render.explained)
+    call.show(explain_view(call.standing, prediction, contributions=contributions), render.explained)
 
 
 def history(
@@ -78,7 +78,7 @@ def history(
     from mulle.surfaces.cli.release import known
 
     call = session(ctx)
-    view = history_view(call.parts, model, at=at, limit=limit, environment=known(environment))
+    view = history_view(call.standing, model, at=at, limit=limit, environment=known(environment))
     call.show(view, render.history)
 
 

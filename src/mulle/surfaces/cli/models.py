@@ -35,14 +35,14 @@ def ls(
     if members:
         if model is None:
             raise UsageError("--members of which fleet?", next="write mulle models ls MODEL --members")
-        call.show(members_view(call.parts, model, limit=limit, after=after), render_members.members)
+        call.show(members_view(call.standing, model, limit=limit, after=after), render_members.members)
         return
     if data is not None:
-        view = saw_view(call.parts, data)
+        view = saw_view(call.standing, data)
         view["items"] = [i for i in view["items"] if model in (None, i["model"])][:limit]
         call.show(view, render.saw)
         return
-    call.show(models_view(call.parts, model=model, limit=limit, after=after), render.models)
+    call.show(models_view(call.standing, model=model, limit=limit, after=after), render.models)
 
 
 def show(
@@ -59,8 +59,8 @@ def show(
         from mulle.loop.views.models import card_view
         from mulle.surfaces.card_page import card_page
 
-        write_page(page, card_page(card_view(call.parts, name)))
-    call.show(model_view(call.parts, name), render.model)
+        write_page(page, card_page(card_view(call.standing, name)))
+    call.show(model_view(call.standing, name), render.model)
 
 
 def compare(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metavar="MODEL@VERSION ...")]) -> None:
@@ -69,7 +69,7 @@ def compare(ctx: typer.Context, names: Annotated[list[str], typer.Argument(metav
     from mulle.surfaces.cli import render
 
     call = session(ctx)
-    call.show(compare_view(call.parts, names), render.compared)
+    call.show(compare_view(call.standing, names), render.compared)
 
 
 def reproduce(

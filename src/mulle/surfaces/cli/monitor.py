@@ -38,7 +38,7 @@ def monitor(
     from mulle.loop.monitoring.windows import monitor_view
 
     call = session(ctx)
-    view = monitor_view(call.parts, model, limit=limit, start=start, end=end)
+    view = monitor_view(call.standing, model, limit=limit, start=start, end=end)
     if html is not None:
         from mulle.surfaces.monitor_page import monitor_page
 
@@ -49,7 +49,7 @@ def monitor(
 def monitored(view: Json) -> list[RenderableType]:
     """Draw the signals over the windows, the performance beside its estimate, and the span where one was asked for."""
     from mulle.surfaces.cli.table import table
-    from mulle.surfaces.monitor_page import nothing_yet, worst_first
+    from mulle.surfaces.monitor_page import judged, nothing_yet, worst_first
 
     windows, shown = view["windows"], []
     if not windows:
@@ -57,7 +57,7 @@ def monitored(view: Json) -> list[RenderableType]:
     ranked = worst_first(windows)
     rows = [
         (s["feature"], s["signal"], _drawn(s["values"]), s["last"]["value"], s["last"]["bound"], _chance(s["last"]),
-         s["last"]["verdict"], s["alarms"] or None)
+         judged(s["last"]), s["alarms"] or None)
         for s in ranked[:_SHOWN]
     ]  # fmt: skip
     columns = ("feature", "signal", "over time", "last", "bound", "by chance", "verdict", "windows that alarmed")
@@ -69,8 +69,8 @@ def monitored(view: Json) -> list[RenderableType]:
         shown.append(table("The last window by slice", ("slice", "rows", "metric", "value", "labels", "verdict"), slices))
     for span in view.get("span", ()):
         loud = [s for s in span["signals"] if s["bound"] is not None]
-        loud = sorted(loud, key=lambda s: (s["verdict"] != "alarm", -_ratio(s)))[:_SHOWN]
-        held = [(s["feature"], s["signal"], s["value"], s["bound"], _chance(s), s["verdict"]) for s in loud]
+        loud = sorted(loud, key=lambda s: (s["verdict"] != "alarm", s["verdict"] == "calendar", -_ratio(s)))[:_SHOWN]
+        held = [(s["feature"], s["signal"], s["value"], s["bound"], _chance(s), judged(s)) for s in loud]
         when = f"{moment(span['start'])} to {moment(span['end'])} as one"
         head = f"{when}: {span['windows']} windows, {span['rows']:,} rows, held against version {span['version']}"
         shown.append(table(head, ("feature", "signal", "value", "bound", "by chance", "verdict"), held))

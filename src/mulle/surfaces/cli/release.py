@@ -28,8 +28,8 @@ def deploy(
     call = session(ctx)
     if "@" not in name:
         name = f"{name}@latest"
-    version = find_version(call.parts, name)
-    _moved(call, move(call.parts, version.model, version.version, by=call.by, environment=known(environment)))
+    version = find_version(call.standing, name)
+    _moved(call, move(call.standing, version.model, version.version, by=call.by, environment=known(environment)))
 
 
 def rollback(
@@ -42,7 +42,7 @@ def rollback(
     from mulle.loop.operate import rollback as move
 
     call = session(ctx)
-    _moved(call, move(call.parts, model, by=call.by, to=to, environment=known(environment)))
+    _moved(call, move(call.standing, model, by=call.by, to=to, environment=known(environment)))
 
 
 def promote(
@@ -60,7 +60,7 @@ def promote(
     call = session(ctx)
     if environment not in (None, "production"):
         raise UsageError(f"nothing is promoted to {environment}", next=f"`mulle deploy {model}@VERSION --environment staging`")
-    _moved(call, (move if environment is None else promote_staged)(call.parts, model, by=call.by))
+    _moved(call, (move if environment is None else promote_staged)(call.standing, model, by=call.by))
 
 
 def pause(ctx: typer.Context, model: OneModel, why: Why = "") -> None:
@@ -68,7 +68,7 @@ def pause(ctx: typer.Context, model: OneModel, why: Why = "") -> None:
     from mulle.loop.operate import pause as move
 
     call = session(ctx)
-    _moved(call, move(call.parts, model, by=call.by, why=why))
+    _moved(call, move(call.standing, model, by=call.by, why=why))
 
 
 def resume(ctx: typer.Context, model: OneModel, why: Why = "") -> None:
@@ -76,7 +76,7 @@ def resume(ctx: typer.Context, model: OneModel, why: Why = "") -> None:
     from mulle.loop.operate import resume as move
 
     call = session(ctx)
-    _moved(call, move(call.parts, model, by=call.by, why=why))
+    _moved(call, move(call.standing, model, by=call.by, why=why))
 
 
 def known(environment: str) -> str:

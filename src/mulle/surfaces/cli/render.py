@@ -10,7 +10,7 @@ from rich.markup import escape
 from mulle.core.declare.candidates import Candidate
 from mulle.surfaces.cli.render_members import fleet
 from mulle.surfaces.cli.table import COLOURS, facts, more, table
-from mulle.surfaces.words import causes_in_words, cell, moment, routes_in_words
+from mulle.surfaces.words import causes_in_words, cell, moment, routes_in_words, server_in_words, turned_away_in_words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,8 +32,7 @@ def status(view: Json) -> list[RenderableType]:
     for item in view["models"]:
         colour = COLOURS.get(item["state"], "yellow")
         lines.append(f"[{colour}]●[/] {escape(item['says'])}")
-        errors = "" if item["errors_1h"] is None else f", {item['errors_1h']} refused or failed"
-        told = [f"{item['traffic_1h']} rows in the last hour{errors}"]
+        told = [f"{item['traffic_1h']} rows in the last hour, {item['errors_1h']} refused or failed"]
         told += [f"next run {moment(item['next_run'])}"] if item["next_run"] else []
         lines.append(f"  [dim]{'; '.join(told)}[/]")
     if not view["models"]:
@@ -42,6 +41,9 @@ def status(view: Json) -> list[RenderableType]:
     if view["project"]["state"] == "broken":
         said = f"project.py is broken, the last good declaration goes on: {view['project']['detail']}"
         lines += [f"[red]●[/] {escape(said)}", f"  [dim]{escape(view['project']['next'])}[/]"]
+    lines += [f"[yellow]●[/] {escape(turned_away_in_words(item))}" for item in view.get("turned_away", ())]
+    silent = server_in_words(view)
+    lines += [f"[red]●[/] {escape(silent)}"] if silent else []
     engine = view["engine"]
     running = f"runs, pid {engine['pid']}" if engine["state"] == "running" else "does not run (`mulle up` starts it)"
     lines.append(f"[dim]engine {running}; home {escape(engine['home'])}[/]")

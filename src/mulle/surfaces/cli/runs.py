@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mulle.surfaces.cli.act import progress_of
+from mulle.surfaces.cli.act import ended, log_to, progress_of
 from mulle.surfaces.cli.session import Session, session, write_page
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def ls(
     if state is not None and state not in STATES:
         raise UsageError(f"no run state '{state}'", next=f"choose from {', '.join(STATES)}")
     call = session(ctx)
-    call.show(runs_view(call.parts, model=model, state=state, limit=limit, after=after), render.runs)
+    call.show(runs_view(call.standing, model=model, state=state, limit=limit, after=after), render.runs)
 
 
 def show(
@@ -60,9 +60,9 @@ def show(
         from mulle.loop.views.models import search_view
         from mulle.surfaces.search_page import search_page
 
-        view = search_view(call.parts, run)
+        view = search_view(call.standing, run)
         write_page(page, search_page(view, view["importance"]))
-    call.show(run_view(call.parts, run), render.run_explained)
+    call.show(run_view(call.standing, run), render.run_explained)
 
 
 def cancel(
@@ -76,8 +76,8 @@ def cancel(
     from mulle.surfaces.cli import render
 
     call = session(ctx)
-    cancel_run(call.parts, run, by=call.by, why=why)
-    call.show(run_view(call.parts, run), render.run)
+    cancel_run(call.standing, run, by=call.by, why=why)
+    call.show(run_view(call.standing, run), render.run)
 
 
 def resume(
@@ -108,12 +108,14 @@ def repeat(
 def worker(ctx: typer.Context) -> None:
     """Take runs beside other workers of this home, until told to stop; needs records on PostgreSQL."""
     import signal
+    import sys
     import threading
 
     from mulle.kernel.logs import keep_log
     from mulle.loop.runner import work
 
     call = session(ctx)
+    log_to(sys.stderr)
     keep_log(call.settings.home, "worker")
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -129,10 +131,9 @@ def _go_on(call: Session, run: str, start: str | None, change: list[str], why: s
     from mulle.surfaces.cli import render
 
     made: Run = take_up(call.parts, run, by=call.by, start=start, changes=read_changes(change), why=why)
-    if not detach:
-        with progress_of(call, f"run {made.model}") as progress:
-            await_run(call.parts, made, lambda _, *told: progress(*told))
-    view = run_view(call.parts, made.id)
-    call.show(view, render.run)
-    if not detach and view["state"] != "succeeded":
-        raise typer.Exit(1)
+    if detach:
+        call.show(run_view(call.parts, made.id), render.run)
+        return
+    with progress_of(call, f"run {made.model}") as progress:
+        await_run(call.parts, made, lambda _, *told: progress(*told))
+    ended(call, made.id)

@@ -59,6 +59,18 @@ class Session:
         return wire(self.settings)
 
     @cached_property
+    def standing(self) -> Parts:
+        """The parts for what is looked at or moved by hand: a project file that is broken keeps nobody from it."""
+        from mulle.bootstrap.parts import wire
+        from mulle.loop.declared import load_standing
+
+        project, broken = load_standing(self.settings.project, self.settings.home)
+        if broken is not None:
+            words = f"warning: {broken['detail']}\nthis goes by the last good declaration; next: {broken['next']}\n"
+            sys.stderr.write(words)
+        return wire(self.settings, project=project)
+
+    @cached_property
     def out(self) -> Console:
         """Where answers go."""
         return _console(stderr=False)

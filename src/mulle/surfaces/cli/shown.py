@@ -178,11 +178,15 @@ def _fresh(freshness: Mapping[str, Json]) -> str:
 
 
 def swept(view: Json) -> list[RenderableType]:
-    """Show which logged rows went, or would go."""
+    """Show what went, or would go, how much that is, and what waits for who is away."""
+    if view["waiting"]:
+        held = [(i["kind"], i["address"], i["why"]) for i in view["waiting"]]
+        return [*swept({**view, "waiting": []}), table("Waits for the next clean-up", ("kind", "address", "why"), held)]
     if not view["items"]:
-        return ["nothing in the log is older than its model keeps it"]
-    columns = ("kind", "model", "day", "rows", "bytes", "why")
-    rows = [
-        (i["kind"], i["model"] or None, i["address"].rpartition("=")[2], i["rows"], i["bytes"], i["why"]) for i in view["items"]
+        return ["nothing to remove: no logged row is older than its model keeps it, and nothing that no record needs than keep"]
+    rows = [(i["kind"], i.get("model"), i["address"], i.get("rows"), i["bytes"], i["why"]) for i in view["items"]]
+    freed = f"{len(rows)} items, {sum(i['bytes'] for i in view['items']) / 1e6:.1f} MB"
+    return [
+        table("Removed" if view["removed"] else "Would go", ("kind", "model", "address", "rows", "bytes", "why"), rows),
+        freed,
     ]
-    return [table("Removed" if view["removed"] else "Would go", columns, rows)]

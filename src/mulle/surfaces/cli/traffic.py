@@ -80,7 +80,7 @@ def predictions(
     from mulle.surfaces.cli import shown
 
     call = session(ctx)
-    call.show(predictions_view(call.parts, model, sql=sql, since=since, limit=limit), shown.answer)
+    call.show(predictions_view(call.standing, model, sql=sql, since=since, limit=limit), shown.answer)
 
 
 def read_rows(source: str, member: str) -> tuple[list[dict[str, Any]], bool]:

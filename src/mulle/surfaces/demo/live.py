@@ -122,4 +122,4 @@ def _style(event: Json) -> str:
     text = str(event["text"])
     if event["kind"] == "verdict" and text.startswith("held back"):
         return "bold red"
-    return "dim" if text == "an alert closed" else _STYLES.get(str(event["kind"]), "")
+    return "dim" if event["kind"] == "alert" and text.endswith(": closed") else _STYLES.get(str(event["kind"]), "")

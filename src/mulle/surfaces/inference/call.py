@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mulle.core.errors import Deadline, Malformed, MulleError, NotFound, Overloaded, TooLarge, UsageError
+from mulle.core.errors import Deadline, Malformed, MulleError, NotFound, Overloaded, TooLarge, Unavailable, UsageError
+from mulle.core.records.bundle import Contract
 from mulle.lifecycle.serving.route import Forced
 from mulle.lifecycle.serving.runtime import Runtime
 from mulle.lifecycle.serving.score import Answer
@@ -63,6 +64,15 @@ class Call:
         version = self.version if _ROUTE not in self.headers else await _forced(runtime, self)
         return self.take(await self.submit(runtime, rows, version))
 
+    async def contract(self, runtime: Runtime) -> Contract:
+        """Return the contract that the request's rows are read by; where there is none, the log says that it was asked for."""
+        try:
+            _, contract = await runtime.contract(self.model, self.version)
+        except Unavailable as error:
+            runtime.turned_away.add(self.model, self.request, self.started, error)
+            raise
+        return contract
+
     def submit(self, runtime: Runtime, rows: Sequence[Mapping[str, Any]], version: int | None) -> asyncio.Future[list[Answer]]:
         """Hand rows to the runtime.
 
@@ -75,8 +85,8 @@ class Call:
         """
         if not rows:
             raise Malformed("there are no rows in the request", next="send at least one", model=self.model)
-        if len(rows) > runtime.settings.max_rows:
-            raise TooLarge(f"{len(rows)} rows in one request, at most {runtime.settings.max_rows}", next="split them")
+        if len(rows) > runtime.settings.most_rows:
+            raise TooLarge(f"{len(rows)} rows in one request, at most {runtime.settings.most_rows}", next="split them")
         for index, row in enumerate(rows):
             if type(row) is not dict:
                 raise Malformed(f"row {index} is not an object", next='send {"rows": [{...}]}', model=self.model, row=index)

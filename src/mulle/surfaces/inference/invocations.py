@@ -34,7 +34,7 @@ async def invoke(runtime: Runtime, call: Call) -> Reply:
 
     KServe's first protocol, ``POST /v1/models/{name}:predict``, has the shapes ``instances`` and ``inputs`` of it.
     """
-    _, contract = await runtime.contract(call.model, call.version)
+    contract = await call.contract(runtime)
     kind, _, rest = call.headers.get(b"content-type", b"").lower().partition(b";")
     if kind.strip() == b"text/csv":
         _check_csv(rest)

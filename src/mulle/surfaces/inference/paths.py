@@ -96,7 +96,7 @@ def operations(path: str, row: str, contract: Contract, example: Document, setti
         A row.
     """
     rows = {
-        "type": "array", "minItems": 1, "maxItems": settings.max_rows, "items": {"$ref": f"#/components/schemas/{row}"},
+        "type": "array", "minItems": 1, "maxItems": settings.most_rows, "items": {"$ref": f"#/components/schemas/{row}"},
     }  # fmt: skip
     tensors = [
         {"name": name, "datatype": datatype, "shape": [1, 1], "data": [example[name]]}

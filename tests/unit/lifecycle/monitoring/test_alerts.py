@@ -112,6 +112,12 @@ def test_an_alert_on_a_feature_that_is_gone_closes():
     assert {(e.alert, e.kind) for e in events} == {(alert.id, "update"), ("old", "close")}
 
 
+def test_what_is_measured_and_not_judged_opens_nothing_and_ends_what_an_earlier_bundle_opened():
+    alert = change(window(0, psi="alarm")).opened[0][0]
+    changes = change(window(1, psi="calendar"), [alert])
+    assert ([e.kind for e in changes.events], changes.opened) == (["close"], ())
+
+
 def test_alerts_of_another_model_are_left_alone():
     other = Alert(id="o", created_at=START, causes=(), model="other", signal="psi", feature="x", severity="warning")
     assert change(window(0), [other]).events == ()

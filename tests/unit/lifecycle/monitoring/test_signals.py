@@ -88,6 +88,39 @@ def test_all_measures_are_told_whichever_is_bound() -> None:
     assert all(s.p_value is not None for s in found)
 
 
+def test_what_only_tells_the_time_never_drifts_and_is_still_missed_when_it_is_missing() -> None:
+    monitor, reference = ml.Monitor(drift=EVERY), {**REFERENCE, "calendar": ["x3", "c0"]}
+    hour, *before = (rows(n, 1_000, x3=0.5, x4=0.5).with_columns(c0=pl.lit("e")) for n in range(1, 8))
+    found = signals_of(monitor, seen(hour, before), reference)
+    assert {feature for feature, _ in alarms(found)} == {"x4"}
+    told = {(s.feature, s.signal): s for s in found if s.feature in ("x3", "c0")}
+    assert told["x3", "psi"].verdict == told["c0", "js"].verdict == "calendar"
+    assert told["x3", "psi"].value > 0.1, "what is not judged is shown all the same"
+    assert ("x3", "psi") in alarms(signals_of(monitor, seen(hour), REFERENCE)), "bundles that do not say so are held as before"
+    broken = hour.with_columns(x3=pl.lit(None, dtype=pl.Float64))
+    found = signals_of(monitor, seen(broken, refused={"at": 500}), reference)
+    assert alarms(found) >= {("x3", "null_rate"), ("at", "type_errors")}
+
+
+def test_what_only_tells_the_time_is_none_of_the_tests_that_share_the_false_alarms() -> None:
+    frame = rows(1, 1_000, x3=0.2)
+    p_value = next(s.p_value for s in signals_of(ml.Monitor(), seen(frame), REFERENCE) if (s.feature, s.signal) == ("x3", "psi"))
+    assert p_value is not None
+    others = {**REFERENCE, "calendar": [s.name for s in SPECS if s.name != "x3"]}
+    # 11 drifts (10 features and the answers) and 20 qualities are tests: without nine of them the level is 31 / 22 of before.
+    monitor = ml.Monitor(drift=EVERY, false_alarms=p_value * 25)
+    assert ("x3", "psi") not in alarms(signals_of(monitor, seen(frame), REFERENCE))
+    assert ("x3", "psi") in alarms(signals_of(monitor, seen(frame), others))
+
+
+def test_a_season_knows_what_only_tells_the_time() -> None:
+    frame, days = rows(0, 700), pl.Series([n % 7 + 1 for n in range(700)])
+    reference = add_parts(
+        {**build_reference(frame, SPECS, frame["x7"]), "calendar": ["x0"]}, frame, frame["x7"], "same_weekday", days
+    )
+    assert reference_for(reference, "same_weekday", 7, 10)[0]["calendar"] == ["x0"]
+
+
 def test_what_one_window_hides_several_show_and_one_that_is_well_again_ends_it() -> None:
     monitor = ml.Monitor(drift=ml.wasserstein(0.05))
     slight = [rows(n, 400, x0=0.17) for n in range(1, 8)]

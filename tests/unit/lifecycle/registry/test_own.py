@@ -20,6 +20,7 @@ from mulle.core.records.bundle import FeatureSpec
 from mulle.kernel.bundle import Predictor
 from mulle.kernel.fitted import answers
 from mulle.kernel.transform import encode
+from mulle.kernel.worker import Worker
 from mulle.lifecycle.registry.compile import compile_model
 from mulle.lifecycle.training.candidates import build, defaults
 from mulle.lifecycle.training.fit import fit
@@ -117,28 +118,35 @@ def test_a_custom_estimator_that_has_a_converter_is_compiled(tmp_path, candidate
     assert Predictor.open(address, expected=name).contract.settings["candidate"] == candidate.kind
 
 
-@pytest.mark.parametrize("factory", [Steady, KernelRidge])
-def test_a_custom_estimator_without_a_converter_is_served_natively(tmp_path, factory, monkeypatch):
-    made = make(tmp_path, custom(factory))
-    assert made.model is None
-    name, address = made.write()
-    (tmp_path / "ours_of_test.py").write_text(
+@pytest.fixture(scope="module")
+def child(tmp_path_factory):
+    """A child that finds `ours_of_test` and runs native models: to import what they need takes it seconds."""
+    folder = tmp_path_factory.mktemp("ours")
+    (folder / "ours_of_test.py").write_text(
         "from sklearn.base import BaseEstimator, RegressorMixin\nimport numpy as np\n\n\n"
         "class Steady(RegressorMixin, BaseEstimator):\n"
         "    def fit(self, X, y):\n        return self\n\n"
         "    def predict(self, X):\n"
         "        return np.array([self.table_.get(float(k), 0.0) + self.shift for k in np.round(X[:, 0])])\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    predictor = Predictor.open(address, expected=name)
+    worker = Worker()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        yield worker
+    worker.close()
+
+
+@pytest.mark.parametrize("factory", [Steady, KernelRidge])
+def test_a_custom_estimator_without_a_converter_is_served_natively(tmp_path, factory, child):
+    made = make(tmp_path, custom(factory))
+    assert made.model is None
+    name, address = made.write()
+    predictor = Predictor.open(address, expected=name, worker=child)
     matrix = encode(predictor.transform(made.joined), predictor.contract.features)
-    try:
-        assert np.array_equal(predictor.run(matrix), answers(made.fitted, matrix, "regression"))
-    finally:
-        predictor.close()
+    assert np.array_equal(predictor.run(matrix), answers(made.fitted, matrix, "regression"))
 
 
-def test_an_estimator_that_stands_in_the_project_is_served_from_its_snapshot(tmp_path):
+def test_an_estimator_that_stands_in_the_project_is_served_from_its_snapshot(tmp_path, child):
     from making import PROJECT
 
     from mulle.kernel.project import load_project
@@ -157,12 +165,9 @@ def test_an_estimator_that_stands_in_the_project_is_served_from_its_snapshot(tmp
     made = make(tmp_path, custom(middle), project_text=body)
     assert made.model is None
     name, address = made.write()
-    predictor = Predictor.open(address, expected=name)
-    try:
-        answer = predictor.score(predictor.transform(made.joined.head(3))).values
-        assert answer == [pytest.approx(float(np.median(made.truth)))] * 3
-    finally:
-        predictor.close()
+    predictor = Predictor.open(address, expected=name, worker=child)
+    answer = predictor.score(predictor.transform(made.joined.head(3))).values
+    assert answer == [pytest.approx(float(np.median(made.truth)))] * 3
 
 
 @pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])

@@ -11,7 +11,6 @@ import signal
 import numpy as np
 import polars as pl
 import pytest
-import skops.io
 from making import NOW, make
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
@@ -38,6 +37,7 @@ from mulle.kernel.bundle import Predictor, _Compiled, read_contract
 from mulle.kernel.fitted import answers
 from mulle.kernel.project import load_project
 from mulle.kernel.transform import encode
+from mulle.kernel.worker import Worker
 from mulle.lifecycle.evaluation.gates import Evidence, judge
 from mulle.lifecycle.registry.card import card
 from mulle.lifecycle.registry.compile import compile_model
@@ -91,19 +91,24 @@ def test_every_compiled_candidate_answers_hostile_rows_as_the_fitted_one(tmp_pat
     assert float((np.abs(fitted - served) / scale).max()) < 1e-5
 
 
+@pytest.fixture(scope="module")
+def child():
+    """A child that runs native models: to import what they need takes it seconds."""
+    worker = Worker()
+    yield worker
+    worker.close()
+
+
 @pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
-def test_what_does_not_compile_is_served_natively_and_answers_alike(tmp_path, task):
+def test_what_does_not_compile_is_served_natively_and_answers_alike(tmp_path, child, task):
     made = make(tmp_path, uncompiled(task), task)
     assert made.model is None
     assert made.proved().parity.worst == 0
     name, address = made.write()
-    predictor = Predictor.open(address, expected=name)
+    predictor = Predictor.open(address, expected=name, worker=child)
     matrix = encode(predictor.transform(made.joined), predictor.contract.features)
     matrix = np.concatenate([matrix, hostile(matrix.shape[1])])
-    try:
-        assert np.array_equal(predictor.run(matrix), answers(made.fitted, matrix, task))
-    finally:
-        predictor.close()
+    assert np.array_equal(predictor.run(matrix), answers(made.fitted, matrix, task))
 
 
 def test_a_bundle_is_read_back_and_answers_as_the_fitted_model(tmp_path):
@@ -179,6 +184,8 @@ def test_a_model_that_does_not_compile_is_served_by_a_child_that_is_started_agai
 
 
 def test_a_native_lightgbm_is_read_back_and_a_strange_type_is_not(tmp_path):
+    import skops.io
+
     made = make(tmp_path, lightgbm(n_estimators=5), compiled=False)
     matrix = encode(made.predictor().transform(made.joined), made.contract.features)
     (tmp_path / "model.skops").write_bytes(dump_native(made.fitted))

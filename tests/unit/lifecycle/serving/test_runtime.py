@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 from serving_parts import T0, bundle, route, row, version
 
-from mulle.core.errors import ContractError, Deadline, NotFound, Overloaded, TransformError
+from mulle.core.errors import ContractError, Deadline, NotFound, Overloaded, TooLarge, TransformError
 from mulle.core.hashing import hash_folder
 from mulle.core.settings import Settings
 from mulle.kernel.routes import ROUTES, ModelRoutes, Routed, RoutedVersion, RoutingTable, write_routes
@@ -253,6 +253,23 @@ def test_a_queue_that_takes_too_long_is_refused_with_the_time_it_takes(home: Pat
             assert "takes about" in refused[0].detail
             answers = await asyncio.gather(*taken, return_exceptions=True)
             assert [a for a in answers if not isinstance(a, list)] == [], "what was taken is answered in time"
+
+    asyncio.run(play())
+
+
+def test_a_request_of_more_rows_than_the_queue_takes_is_too_large_and_one_that_fills_it_is_answered(
+    home: Path, made: list[Made]
+) -> None:
+    publish(home, {"trip": alone(made[0])})
+
+    async def play() -> None:
+        async with runtime(home, max_queue=10) as server:
+            with pytest.raises(TooLarge, match="11 rows in one request, at most 10"):
+                ask(server, *(row(n) for n in range(11)))  # an empty queue is no reason to take what it never holds
+            first, second = ask(server, *(row(n) for n in range(10))), None
+            with pytest.raises(Overloaded):
+                second = ask(server, row(99))
+            assert (len(await first), second) == (10, None)
 
     asyncio.run(play())
 

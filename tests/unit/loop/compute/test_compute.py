@@ -130,6 +130,7 @@ def test_a_model_that_selects_nothing_keeps_all_and_its_settings_are_as_before(t
     assert "selection" not in found
     assert set(found["settings"]) == {"candidate", "params"}
     assert bundle["features"] == ["distance", "station", "hill", "hour", "dull", "flat"]
+    assert Predictor.open(Path(bundle["address"]), expected=bundle["hash"]).reference["calendar"] == ["hour"]
 
 
 def test_a_challenger_with_other_features_is_compared_with_its_champion(tmp_path: Path) -> None:

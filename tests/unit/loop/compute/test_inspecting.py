@@ -104,14 +104,18 @@ def test_of_classes_each_has_a_line(tmp_path: Path) -> None:
     assert np.sum([*first["answers"].values()], axis=0) == pytest.approx(np.ones(len(first["at"])))
 
 
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    return made_work(tmp_path_factory.mktemp("wide"), "wide", 600)
+
+
 @pytest.mark.parametrize("seconds", [inspecting.SECONDS, 0.0], ids=["in_its_time", "on_a_machine_too_slow_for_any"])
 def test_two_thousand_features_are_looked_through_within_its_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+    wide: Work, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     monkeypatch.setattr(inspecting, "SECONDS", seconds)
-    work = made_work(tmp_path, "wide", 600)
     began = time.process_time()
-    evaluation = evaluate_model(work, {"candidate": "lightgbm", "params": {"n_estimators": 5}})
+    evaluation = evaluate_model(wide, {"candidate": "lightgbm", "params": {"n_estimators": 5}})
     found = evaluation["inspection"]
     assert [i["column"] for i in found["importance"]][:2] == ["place", "distance"]
     assert len(found["importance"]) <= 40

@@ -134,6 +134,9 @@ def test_a_run_from_wide_features_to_a_bundle_that_answers(tmp_path: Path, candi
     assert bundle["compiled"] == compiled
     names = bundle["features"]
     assert {"subject: refund", "at", "at: hour", "shop", "pixels: 3", "pieces: ax"} <= set(names)
+    predictor = Predictor.open(Path(bundle["address"]), expected=bundle["hash"])
+    assert predictor.reference["calendar"] == ["at"], "the time itself, whatever it becomes in the matrix"
+    predictor.close()
     answers = asked(work, bundle)
     assert all(np.isfinite(answers))
     if compiled == "onnx":

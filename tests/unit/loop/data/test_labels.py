@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import orjson
 import pytest
@@ -11,9 +12,14 @@ from mulle.core.clock import instant
 from mulle.core.errors import ContractError
 from mulle.core.hashing import derived_id
 from mulle.core.records.prediction import LABELS
+from mulle.lifecycle.monitoring.outcomes import with_outcomes
+from mulle.lifecycle.serving.labels import Remembered, read_labels
 from mulle.lifecycle.serving.log import Segment, log_folder, pack
 from mulle.loop.data.labels import import_labels
+from mulle.loop.data.predictions import logged_predictions
 from mulle.loop.parts import Parts
+from mulle.loop.rollout.evidence import labels_between, predictions_between
+from mulle.loop.views.lineage import explain_view
 
 Opened = Callable[..., Parts]
 PROJECT = """
@@ -48,6 +54,31 @@ def test_a_prediction_that_is_still_in_the_log_can_be_labelled(logged: Parts) ->
     told = import_labels(logged, "far", [{"prediction_id": GIVEN, "value": "4.5"}], by="ada", untyped=True)
     assert (told["accepted"], told["unknown"]) == (1, [])
     assert logged.lake.scan(LABELS).collect().select("prediction_id", "value", "by").rows() == [(GIVEN, "4.5", "ada")]
+
+
+def test_what_was_told_over_http_without_a_model_is_no_news_in_a_file_and_the_last_word_wins_everywhere(logged: Parts) -> None:
+    """Post a label by prediction id as a server takes it, tell the same by file, then correct it."""
+    folder, now = log_folder(logged.settings.home), logged.clock.now()
+    posted = read_labels(
+        {"labels": [{"prediction_id": GIVEN, "value": 4.5}]}, now=now, known=lambda _: True, columns=lambda _: (),
+        remembered=Remembered(), most=10, by="http",
+    )  # fmt: skip
+    segment = Segment(folder, "labels")
+    segment.write(posted.records())
+    segment.close()
+    same = import_labels(logged, "far", [{"prediction_id": GIVEN, "value": 4.5}], by="ada")
+    assert (same["accepted"], same["duplicates"]) == (0, 1)
+    other = import_labels(logged, "far", [{"prediction_id": GIVEN, "value": 6.0}], by="ada")
+    assert (other["accepted"], other["duplicates"]) == (1, 0)
+    by_key = {"key": {"id": "t1"}, "time": now.isoformat(), "value": 9.0}
+    assert import_labels(logged, "far", [by_key], by="ada")["accepted"] == 1
+    span = now - timedelta(days=1), now + timedelta(days=1)
+    scored = predictions_between(logged.lake, "far", *span)
+    known = labels_between(logged.lake, "far", *span)
+    assert known.height == 3
+    assert with_outcomes(scored, known, logged.clock.now()).select("id", "truth").rows() == [(GIVEN, "6")]
+    assert logged_predictions(logged, "far", since=span[0])["label"].to_list() == [6.0]
+    assert explain_view(logged, GIVEN)["label"]["value"] == 6.0
 
 
 def test_what_can_be_no_prediction_id_is_unknown_and_no_duplicate(logged: Parts) -> None:

@@ -6,12 +6,16 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 
 import polars as pl
 import pytest
+from rich.console import Console
+from tests.ports import free_port
 from tests.unit.loop.conftest import write_cells
 
+from mulle.adapters.tracking.mlflow import MlflowTracking
 from mulle.core.clock import ReplayClock
 from mulle.core.errors import Conflict
 from mulle.core.records.base import Cause
@@ -25,6 +29,7 @@ from mulle.loop.parts import Parts
 from mulle.loop.runner import Recorder, run_model
 from mulle.loop.steps import Steps
 from mulle.loop.views.chain import run_view
+from mulle.surfaces.cli import shown
 
 WHY = (Cause(type="person", id="ada", why="asked"),)
 
@@ -75,7 +80,7 @@ def kinds(view: dict) -> dict[str, int]:
     return found
 
 
-def test_only_what_nothing_needs_goes_however_it_is_interrupted(lab: Parts) -> None:
+def test_only_what_nothing_needs_goes_however_it_is_interrupted(lab: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {v.version: v for v in lab.metadata.models.list("weight")}
     deployed = {n for d in lab.metadata.deployments.of("weight") for n in (d.to_version, *(r.version for r in d.routes))}
     spare = sorted(set(versions) - deployed - {max(versions)})
@@ -109,6 +114,17 @@ def test_only_what_nothing_needs_goes_however_it_is_interrupted(lab: Parts) -> N
     assert found["journal"] == 1
     assert all(item["why"] for item in planned["items"])
 
+    # With MLflow away the rest goes, and what only it can remove waits, with the journal that names the runs.
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    address = f"http://127.0.0.1:{free_port()}"
+    away = MlflowTracking(address, lab.settings.home / "artifacts")
+    without = replace(after, tracking=lambda: away)
+    foretold = gc_view(without, dry_run=True)
+    assert kinds(foretold) == {kind: count for kind, count in found.items() if kind not in ("tracking", "journal")}
+    held, journal = foretold["waiting"]
+    assert (held["kind"], held["why"].split(" did ")[0]) == ("tracking", f"MLflow at {address}")
+    assert (journal["kind"], journal["why"]) == ("journal", "it names what waits")
+
     # Killed with a folder moved aside: nothing with a bundle's name is half of one, and the next time finishes.
     pid = os.fork()
     if pid == 0:
@@ -117,9 +133,16 @@ def test_only_what_nothing_needs_goes_however_it_is_interrupted(lab: Parts) -> N
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
     assert len(list((lab.settings.home / "trash").iterdir())) == 1
-    done = gc_view(after, dry_run=False)
-    assert len(done["items"]) == len(planned["items"]) - 1
+    done = gc_view(without, dry_run=False)
+    assert {w["kind"] for w in done["waiting"]} == {"tracking", "journal"}
+    text = Console(width=200, record=True, file=StringIO())
+    for part in shown.swept(done):
+        text.print(part)
+    assert f"MLflow at {address}" in text.export_text()
+    assert len(done["items"]) == len(planned["items"]) - 1 - len(spare) - 1
     assert list((lab.settings.home / "trash").glob("*")) == []
+    rest = gc_view(after, dry_run=False)
+    assert (kinds(rest), rest["waiting"]) == ({"tracking": len(spare), "journal": 1}, [])
     assert gc_view(after, dry_run=True)["items"] == []
 
     assert (lab.settings.home / "runs" / waiting.id).is_dir()

@@ -19,9 +19,9 @@ from mulle.core.records.deployment import Deployment, Route
 from mulle.core.records.model import ModelVersion
 from mulle.core.records.prediction import LABELS, PREDICTIONS
 from mulle.core.records.run import GateResult, Run, RunEvent
-from mulle.core.records.window import Alert
+from mulle.core.records.window import Alert, AlertEvent
 from mulle.kernel.project import release_of
-from mulle.loop.monitoring.triggers import due_cause, longest_search, rest_of
+from mulle.loop.monitoring.triggers import Rest, due_cause, longest_search, rest_of
 from mulle.loop.parts import Parts
 from mulle.loop.views.status import status_view
 
@@ -151,16 +151,26 @@ def test_labels_are_counted_since_the_last_run(world):
     assert home.cause(T0 + DAY) is None, "no label was ever told"
     at = T0 + HOUR
 
-    def label(model: str, prediction: str, value: str | None = "1.0", when: datetime = at) -> dict[str, object]:
-        return {"model": model, "prediction_id": prediction, "value": value, "created_at": when}
+    def label(model: str, named: str, value: str | None = "1.0", when: datetime = at) -> dict[str, object]:
+        by_id, by_key = (named, None) if named.startswith("p") else (None, named)
+        return {
+            "model": model, "prediction_id": by_id, "key_text": by_key, "time": None if by_id else T0, "value": value,
+            "created_at": when,
+        }  # fmt: skip
 
-    told = [label("m", ""), label("m/x", ""), label("other", ""), label("", "p1"), label("", "p9"), label("m", "", None)]
-    kept = pl.DataFrame([*told, label("m", "", when=T0 - HOUR)], infer_schema_length=None)
+    told = [label("m", "a"), label("m/x", "b"), label("other", "c"), label("", "p1"), label("", "p9"), label("m", "d", None)]
+    kept = pl.DataFrame([*told, label("m", "e", when=T0 - HOUR)], infer_schema_length=None)
     home.parts.lake.append(LABELS, kept.head(3), application="t", sequence=1)
-    home.parts.lake.append(PREDICTIONS, pl.DataFrame({"id": ["p1", "p9"], "model": ["m", "else"]}), application="t", sequence=1)
+    asked = {"id": ["p1", "p9"], "model": ["m", "else"], "key_text": ["f", "f"], "time": [T0, T0]}
+    home.parts.lake.append(PREDICTIONS, pl.DataFrame(asked), application="t", sequence=1)
     assert home.cause(T0 + DAY) is None
-    home.parts.lake.append(LABELS, kept.tail(4), application="t", sequence=2)
-    assert home.due(T0 + DAY).why == "3 labels came since the last run, 3 are waited for"
+    again = pl.DataFrame([label("m", "a", "2.0"), label("m", "a")], infer_schema_length=None)
+    home.parts.lake.append(LABELS, again.cast(kept.schema), application="t", sequence=2)
+    assert home.cause(T0 + DAY) is None, "what is told again, or corrected, is one label"
+    home.parts.lake.append(LABELS, kept.tail(4), application="t", sequence=3)
+    twice = pl.DataFrame([label("m", "p1"), label("m", "f")], infer_schema_length=None)
+    home.parts.lake.append(LABELS, twice.cast(kept.schema), application="t", sequence=4)
+    assert home.due(T0 + DAY).why == "3 labels came since the last run, 3 are waited for", "by prediction and by key it is one"
 
 
 def test_a_new_champion_upstream_causes_a_run(world):
@@ -267,6 +277,15 @@ def test_a_version_that_its_canary_held_back_was_no_better(world):
     assert rest_of(home.parts, home.parts.project.models["m"]).in_vain == 3
 
 
+def test_a_version_that_is_the_champion_once_more_was_no_better(world):
+    home = world('on=["drift"], cooldown="1d"')
+    for number in range(3):
+        home.run(T0 + number * DAY, version=True, gate="pass")
+    assert rest_of(home.parts, home.parts.project.models["m"]) == Rest(2 * DAY, 3)
+    home.run(T0 + 3 * DAY, version=True)
+    assert rest_of(home.parts, home.parts.project.models["m"]).in_vain == 0
+
+
 def test_the_widened_cooldown_holds_a_schedule_too(world):
     home = world('cron="0 4 * * *", on=[], cooldown="1d"')
     for number in range(4):
@@ -316,3 +335,23 @@ def test_status_says_that_the_cooldown_is_wider_and_when_the_schedule_is_next(wo
     told = next(m for m in status_view(home.parts)["models"] if m["model"] == "m")
     assert "no better" not in told["says"]
     assert told["cooldown"] == 86400
+
+
+def test_status_says_until_when_an_open_alert_causes_no_run(world):
+    home = world('on=["drift"], cooldown="6h", per_day=2')
+    window = Cause(type="window", id="w", why="psi of x is 0.3")
+    alert = Alert(id="a", created_at=T0, causes=(window,), model="m", signal="psi", feature="x", severity="warning")
+
+    def told(at):
+        home.clock.advance(at)
+        return next(m for m in status_view(home.parts)["models"] if m["model"] == "m")
+
+    home.run(T0)
+    assert told(T0 + HOUR)["rests_until"] == "2013-03-01T06:00:00Z"
+    assert "cause no run" not in told(T0 + HOUR)["says"], "nothing would"
+    opened = AlertEvent(id="e", alert="a", at=T0, kind="open")
+    home.parts.metadata.alerts.add(alert, opened)
+    assert "alerts cause no run before 2013-03-01 06:00:00, for the cool-down of 6:00:00" in told(T0 + HOUR)["says"]
+    assert told(T0 + 7 * HOUR)["rests_until"] is None
+    home.run(T0 + 7 * HOUR)
+    assert "alerts cause no run before 2013-03-02 00:00:00, for per_day=2" in told(T0 + 8 * HOUR)["says"]

@@ -111,10 +111,11 @@ def write(parts: Parts, record: bytes) -> None:
     segment.close()
 
 
-def look(parts: Parts, at: datetime) -> list[Window]:
+def look(parts: Parts, at: datetime, told: list[str] | None = None) -> list[Window]:
     assert isinstance(parts.clock, ReplayClock)
     parts.clock.advance(at)
-    judge_windows(parts, parts.project.model("far"), at)
+    _, said = judge_windows(parts, parts.project.model("far"), at)
+    (told if told is not None else []).extend(text for _, _, text in said)
     return list(parts.metadata.windows.of("far"))
 
 
@@ -124,13 +125,15 @@ def alarms(window: Window) -> set[tuple[str, str]]:
 
 def test_windows_by_count_name_skew_refused_fields_and_drift_and_estimate_before_labels(lived: Parts) -> None:
     found: list[Cause | None] = []
+    told_of: list[str] = []
     for hour in (1, 2, 3, 5):
-        windows = look(lived, START + timedelta(hours=hour))
+        windows = look(lived, START + timedelta(hours=hour), told_of)
         model = lived.project.model("far")
         found.append(due_cause(lived, model, lived.metadata.alerts.list("far", state="open"), lived.clock.now()))
     assert [cause.why if cause else "" for cause in found] == [
         "", "skew alarm: skew of level", "", "service alarm: errors of far"
     ], "what was under alarm causes a run, and no longer once it is well"  # fmt: skip
+    assert "skew of level: closed" in told_of
     assert [w.rows for w in windows] == [300] * 4
     assert alarms(windows[0]) == set()
     assert alarms(windows[1]) >= {("level", "skew")}
@@ -190,6 +193,14 @@ def test_what_moved_most_is_drawn_first_and_the_page_holds_all(lived: Parts) -> 
     assert page.count("Plotly.newPlot") >= 1
     assert "<td>wasserstein</td>" in page
     assert "http://" not in page.split("</script>")[-1]
+    for told in (*(s for w in view["windows"] for s in w["signals"]), *view["span"][0]["signals"]):
+        told["verdict"] = "calendar" if told["signal"] in ("psi", "js", "wasserstein") else told["verdict"]
+    for part in monitored(view):
+        console.print(part)
+    text = " ".join(console.export_text().split())
+    assert text.count("calendar: not judged") >= 2
+    assert text.index("null_rate") < text.index("wasserstein"), "what is not judged comes last"
+    assert "<td>calendar: not judged</td>" in monitor_page(view)
 
 
 YES_OR_NO = """import mulle as ml

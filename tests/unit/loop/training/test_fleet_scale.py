@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
@@ -15,6 +16,7 @@ from tests.unit.calls import calls
 
 from mulle.bootstrap.parts import wire
 from mulle.core.clock import ReplayClock
+from mulle.core.hashing import hash_folder
 from mulle.core.records.base import Cause
 from mulle.core.records.deployment import Deployment, Route
 from mulle.core.records.model import ModelVersion
@@ -49,11 +51,17 @@ demand = ml.Model(
 """
 
 
+_FOLDER = TemporaryDirectory()
+BUNDLE = Path(_FOLDER.name)
+"""What every version here is made of: nobody goes back to one whose files are not there."""
+HASH = hash_folder(BUNDLE)
+
+
 def a_version(name: str, number: int) -> ModelVersion:
     return ModelVersion(
-        id=f"{name}-{number}", created_at=NOW, causes=WHY, model=name, version=0, run=f"r{number}", bundle="b", address="/b",
-        compiled="onnx", parity=None, metrics={"mae": 1.0}, size_bytes=1, features=("price",), data={"sales": 1}, data_cutoff=NOW,
-        refit_cutoff=NOW,
+        id=f"{name}-{number}", created_at=NOW, causes=WHY, model=name, version=0, run=f"r{number}",
+        address=str(BUNDLE), bundle=HASH, compiled="onnx", parity=None, metrics={"mae": 1.0}, size_bytes=1, features=("price",),
+        data={"sales": 1}, data_cutoff=NOW, refit_cutoff=NOW,
     )  # fmt: skip
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import socket
 from dataclasses import replace
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
+import polars as pl
 import pytest
 
 from mulle.adapters.online.open import open_online
 from mulle.core.clock import ReplayClock, WallClock, instant
 from mulle.core.errors import NotFound, ProjectError
 from mulle.core.records.deployment import Deployment, Route
+from mulle.core.records.prediction import PREDICTIONS
 from mulle.loop.keeping.doctor import doctor_view
 from mulle.loop.lock import hold
 from mulle.loop.monitoring.windows import monitor_view
@@ -143,7 +148,9 @@ def test_windows_show_signals_and_performance(home):
 
 
 def test_status_says_in_words_how_each_model_stands(home):
-    view = status_view(home.parts, errors={"air-time": 4})
+    view = status_view(home.parts)
+    (turned_away,) = view["turned_away"]
+    assert (turned_away["dataset"], turned_away["rows"], turned_away["failed"]) == ("flights", 5, ["between(distance)"])
     told = {m["model"]: m for m in view["models"]}
     assert told["air-time"]["state"] == "alarmed"
     assert "1 open alert" in told["air-time"]["says"]
@@ -151,10 +158,20 @@ def test_status_says_in_words_how_each_model_stands(home):
     assert told["air-time"]["champion"] == 1
     assert told["air-time"]["canary"] == {"version": 2, "share": 0.25}
     assert told["air-time"]["traffic_1h"] == 1
-    assert told["air-time"]["errors_1h"] == 4
+    assert told["air-time"]["errors_1h"] == 0
     assert told["air-time"]["next_run"] == "2013-03-03T04:00:00Z"
     assert told["idle"]["says"] == "idle has no version yet: `mulle run idle`"
     assert view["engine"] == {"state": "stopped", "pid": None, "home": str(home.parts.settings.home)}
+
+
+def test_a_window_without_rows_is_not_said_to_wait_for_labels(home):
+    last = home.parts.metadata.windows.last("air-time")
+    for rows, said in ((5, "the last window has no labels yet"), (0, "nothing was asked in the last window")):
+        start = last.end + timedelta(days=1 if rows else 2)
+        empty = replace(last.performance, value=None, estimate=None)
+        window = replace(last, id=f"w{rows}", rows=rows, start=start, end=start + timedelta(days=1), performance=empty)
+        home.parts.metadata.windows.add(window)
+        assert said in {m["model"]: m for m in status_view(home.parts)["models"]}["air-time"]["says"]
 
 
 def test_a_quiet_model_is_called_healthy(home):
@@ -173,7 +190,25 @@ def test_a_quiet_model_is_called_healthy(home):
     home.parts.metadata.deployments.add(moved)
     told = {m["model"]: m for m in status_view(home.parts)["models"]}["idle"]
     assert (told["state"], told["says"]) == ("healthy", "idle is healthy: version 1 answers all traffic")
-    assert told["errors_1h"] is None
+    assert told["errors_1h"] == 0
+
+
+def test_refused_requests_of_the_last_hour_are_counted_from_the_log_whichever_server_was_asked(home):
+    logged = home.parts.lake.scan(PREDICTIONS).head(1).collect().drop("day")
+    now = home.clock.now()
+
+    def refused(request: str, row: int, minutes: int, version: int | None = None, seconds: float = 0.001) -> pl.DataFrame:
+        return logged.with_columns(
+            id=pl.lit(f"{request}-{row}"), request=pl.lit(request), route=pl.lit("refused"), seconds=pl.lit(seconds),
+            version=pl.lit(version, pl.Int64), created_at=pl.lit(now - timedelta(minutes=minutes)).dt.cast_time_unit("us"),
+            day=pl.lit("2013-03-02"),
+        )  # fmt: skip
+
+    told = [refused("a", 0, 5), refused("a", 1, 5), refused("b", 0, 50, version=2), refused("old", 0, 70)]
+    told.append(refused("challenger", 0, 5, version=2, seconds=0.0))  # the champion answered
+    home.parts.lake.append(PREDICTIONS, pl.concat(told), application="refused", sequence=1)
+    counted = {m["model"]: m["errors_1h"] for m in status_view(home.parts)["models"]}
+    assert counted == {"air-time": 2, "idle": 0}
 
 
 def test_traffic_counts_answers_and_no_shadow_scores(home):
@@ -235,6 +270,14 @@ def test_the_doctor_names_a_taken_port_and_a_project_that_does_not_load(home):
 
         checks = {c["name"]: c for c in doctor_view(settings, broken, WallClock())["checks"]}
     assert checks["control port"]["verdict"] == "warn"
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+        Thread(target=other.serve_forever, args=(0.02,), daemon=True).start()
+        engine = hold(home.parts.settings.home / "engine.lock")
+        settings = replace(home.parts.settings, inference_port=other.server_port)
+        kept = {c["name"]: c for c in doctor_view(settings, broken, WallClock())["checks"]}["inference port"]
+        engine.release()
+        other.shutdown()
+    assert (kept["verdict"], "no server of ours" in kept["detail"]) == ("fail", True)
     assert checks["project and stores"]["detail"] == "project.py, line 3: NameError"
     assert checks["python"]["verdict"] == "pass"
     online = open_online(f"lmdb:///{home.folder}/online.lmdb")

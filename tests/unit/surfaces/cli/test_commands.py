@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -35,6 +36,9 @@ def server(monkeypatch):
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
             status, body = answers.get(self.path, (404, {"detail": "no such path"}))
+            token = os.environ.get("MULLE_TOKEN")
+            if token and self.headers["Authorization"] != f"Bearer {token}":
+                status, body = 401, {"detail": "the request carries no valid token"}
             data = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
@@ -113,12 +117,28 @@ def test_status_says_how_each_model_stands(cli):
     assert code == 0
     assert "air-time needs a look: 1 open alert" in out
     assert "idle has no version yet" in out
+    assert "5 rows of flights were turned away" in out
     assert "engine does not run" in out
+
+
+def test_status_says_when_no_server_answers(cli, server, monkeypatch):
+    _, answers = server
+    answers["/v2/health/live"] = (200, {"live": True})
+    code, out, _ = cli("status")
+    assert (code, "no inference server" in out) == (0, False)
+    answers["/v2/health/live"] = (404, {"detail": "no such page"})
+    assert "no inference server answers" in cli("status")[1], "what answers there is none of ours"
+    monkeypatch.setenv("MULLE_INFERENCE_PORT", "1")
+    code, out, _ = cli("status")
+    assert (code, "no inference server answers at http://127.0.0.1:1: start it with `mulle up`" in out) == (0, True)
+    told = json.loads(cli("status", "--json")[1])["server"]
+    assert told == {"state": "silent", "url": "http://127.0.0.1:1"}
 
 
 def test_status_says_what_the_server_refuses_to_load(cli, server):
     _, answers = server
     told = {"in_force": [], "problem": {"detail": "bundle 12ab is not the bundle that was registered"}}
+    answers["/v2/health/live"] = (200, {"live": True})
     answers["/v1/routes"] = (200, {"generation": 1, "models": {"air-time": told, "idle": {"problem": None}}, "problem": None})
     code, out, _ = cli("status")
     words = " ".join(out.split())
@@ -225,7 +245,7 @@ def test_predict_without_a_server_says_how_to_start_one(cli, monkeypatch):
     assert "mulle up" in err
 
 
-def test_predict_sends_rows_and_shows_answers(cli, server):
+def test_predict_sends_rows_and_shows_answers(cli, server, monkeypatch):
     seen, answers = server
     told = {"model": "air-time", "version": 1, "predictions": [{"id": "p", "value": 227.4, "version": 1, "route": "champion"}]}
     answers["/v1/models/air-time/predict"] = (200, told)
@@ -233,6 +253,7 @@ def test_predict_sends_rows_and_shows_answers(cli, server):
     assert code == 0
     assert "227.4" in out
     assert seen == [("/v1/models/air-time/predict", {"rows": [{"distance": 1400}]})]
+    monkeypatch.setenv("MULLE_TOKEN", "secret")
     assert json.loads(cli("predict", "air-time", "--row", '{"distance": 1400}', "--json")[1]) == told
 
 
@@ -319,6 +340,20 @@ def test_the_log_is_asked_with_sql_and_a_mistake_names_the_columns(cli):
 
 def test_gc_says_in_words_that_there_is_nothing_to_remove(cli):
     code, out, _ = cli("gc", "--dry-run")
-    assert (code, out.strip()) == (0, "nothing in the log is older than its model keeps it")
+    assert (code, out.startswith("nothing to remove: no logged row is older than its model keeps it")) == (0, True)
     code, out, _ = cli("gc", "--dry-run", "--json")
     assert (code, json.loads(out)["items"], json.loads(out)["removed"]) == (0, [], False)
+
+
+def test_gc_says_in_words_what_would_go_and_what_went(cli, home, monkeypatch):
+    monkeypatch.setenv("MULLE_KEEP", "1s")
+    scratch = home.parts.settings.home / "runs" / "run-1"
+    scratch.mkdir(parents=True)
+    (scratch / "cut.parquet").write_bytes(b"x" * 500)
+    code, out, _ = cli("gc", "--dry-run")
+    assert code == 0
+    for said in ("Would go", "scratch", str(scratch), "500", "what the run of air-time on"):
+        assert said in out
+    assert scratch.exists()
+    code, out, _ = cli("gc")
+    assert (code, "Removed" in out, scratch.exists()) == (0, True, False)

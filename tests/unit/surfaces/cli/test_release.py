@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from mulle.core.errors import ProjectError
+from mulle.kernel.project import hash_code
+from mulle.loop.declared import note_broken
+from mulle.loop.operate import snapshot_code
 from mulle.surfaces.cli.main import call
 
 
@@ -62,10 +67,33 @@ def test_environments_are_two(cli):
     assert cli("promote", "air-time", "--environment", "staging")[0] == 2
 
 
-def test_a_bundle_whose_files_changed_is_not_deployed_and_nothing_moves(cli, home):
+def test_a_bundle_whose_files_changed_is_not_deployed_and_nothing_moves(cli, home, request):
     version = home.parts.metadata.models.get("air-time", 2)
-    (Path(version.address) / "bundle.json").write_text("{}")
+    contract = Path(version.address) / "bundle.json"
+    # Every copy of the home names these files.
+    request.addfinalizer(partial(contract.write_text, contract.read_text()))
+    contract.write_text("{}")
     before = cli("history", "air-time", "--json")[1]
     code, _, err = cli("deploy", "air-time@2")
     assert (code, "is not the bundle that was registered: expected" in err, "next: restore the folder" in err) == (1, True, True)
     assert cli("history", "air-time", "--json")[1] == before
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_project_file_that_is_broken_keeps_nobody_from_looking_and_going_back(cli, home, known):
+    in_force = snapshot_code(home.parts)
+    file = home.folder / "project.py"
+    # What the loop has found to end its process is not executed by whoever only looks.
+    file.write_text(file.read_text() + ("import os\nos._exit(0)\n" if known else "raise RuntimeError('poison')\n"))
+    if known:
+        error = ProjectError("it ended the process that loaded it", next="take that out of it")
+        note_broken(home.parts.settings.home, error, home.parts.clock.now(), tried=hash_code(home.folder), in_force=in_force)
+    said = "it ended the process" if known else "RuntimeError: poison"
+    for looked in (("status",), ("alerts",), ("runs", "ls"), ("models", "ls"), ("monitor", "air-time"), ("history", "air-time")):
+        code, out, err = cli(*looked)
+        assert (code, said in err, "this goes by the last good declaration" in err, bool(out)) == (0, True, True, True), looked
+    assert json.loads(cli("promote", "air-time", "--json")[1])["to"] == 2
+    assert json.loads(cli("rollback", "air-time", "--json")[1])["to"] == 1
+    assert json.loads(cli("pause", "air-time", "--json")[1])["paused"] is True
+    if not known:
+        assert cli("run", "air-time")[0] == 2, "what trains goes by the file"

@@ -71,11 +71,27 @@ def test_a_canarys_rows_are_all_logged_for_they_are_compared(home: Path, tmp_pat
 
 def test_refusals_are_counted_in_the_log_by_kind(home: Path, tmp_path: Path) -> None:
     route(home, version(1, bundle(tmp_path / "b")))
+    route(home, version(1, ("0" * 32, bundle(tmp_path / "rotten")[1])), model="late")
     declare(home, LogRule(sample=0.000001))
     with Server(home) as server:
         assert server.predict(row(size="far")).status == 422
         assert server.predict(row(kind="boom")).status == 422
+        # Deployed, and no version of it can answer: whichever way it is asked, that is in the log, and once.
+        ways = (
+            "/v1/models/late/predict",
+            "/v1/models/late/invocations",
+            "/v2/models/late/infer",
+            "/v1/models/late/versions/1/predict",
+        )
+        tensors = [{"name": "size", "datatype": "FP64", "shape": [1], "data": [1.0]}]
+        body = {"rows": [row()], "instances": [row()], "inputs": tensors}
+        asked = [{k: body[k] for k in kept} for kept in (["rows"], ["instances"], ["inputs"], ["rows"])]
+        assert [server.ask("POST", way, given).status for way, given in zip(ways, asked, strict=True)] == [503] * 4
+        assert server.get("/v1/models/late").status == 503, "who asks what it is asks for no answer"
+        assert server.predict(row(), model="unknown").status == 404
     found = drained(home)
+    assert found.filter(model="late").select("error", "version").rows() == [("unavailable", None)] * 4
+    found = found.filter(model="trip")
     assert sorted(found["error"].to_list()) == ["schema", "transform"]
     assert found["route"].unique().to_list() == ["refused"]
     assert not found["row"].str.contains("far").any()
