@@ -17,7 +17,7 @@ import pytest
 from deltalake import DeltaTable
 
 MULLE = [sys.executable, "-c", "from mulle.surfaces.cli.main import main; main()"]
-END = "2013-03-12"
+END = "2013-03-17"
 
 
 @pytest.fixture(scope="module")

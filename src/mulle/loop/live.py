@@ -103,8 +103,9 @@ class Live:
         self._teller = Teller(parts.metadata.outbox, parts.receivers, parts.clock, parts.settings.alerts_digest)
 
     def start(self) -> None:
-        """Start the inference server and the ticks."""
-        note_good(self.parts.settings.home)
+        """Start the inference server and the ticks; with a declaration of before, the first look says why."""
+        if self.parts.project.code == hash_code(self.parts.settings.project):
+            note_good(self.parts.settings.home)
         snapshot_code(self.parts)
         self._server.start()
         self._thread.start()

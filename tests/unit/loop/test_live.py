@@ -20,10 +20,10 @@ from mulle.loop import declared
 from mulle.loop import live as module
 from mulle.loop.data.ingest import ingest_all
 from mulle.loop.data.online import deployed_features, specs_of
-from mulle.loop.declared import project_state
+from mulle.loop.declared import load_standing, project_state
 from mulle.loop.engine import Engine
 from mulle.loop.live import Live
-from mulle.loop.operate import start_run
+from mulle.loop.operate import snapshot_code, start_run
 from mulle.loop.parts import Parts
 
 WHY = (Cause(type="person", id="ada", why="asked"),)
@@ -249,6 +249,26 @@ def test_a_poison_project_file_leaves_the_last_good_one_in_force_and_holds_up_no
     write(parts, "project.py", good + "other = ml.Dataset('other', ml.Files('other/*.csv'), key='id')\n")
     looking.once()
     assert "other" in looking.parts.project.datasets
+    assert project_state(home)["state"] == "good"
+
+
+def test_a_loop_that_begins_with_a_broken_project_goes_by_the_last_good_one_and_says_so(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 300.0)
+    folder, home = parts.settings.project, parts.settings.home
+    snapshot_code(parts)
+    good = (folder / "project.py").read_text()
+    write(parts, "project.py", "oops(")
+    project, broken = load_standing(folder, home)
+    assert broken is not None
+    looking = Live(replace(parts, project=project), cast(Engine, Queue()))
+    looking.once()
+    assert looking.parts.project is project
+    assert asked(looking.parts)["weather"]["wind"] == 1.5, "the loop goes on"
+    assert "was never closed" in project_state(home)["detail"]
+    write(parts, "project.py", good)
+    looking.once()
     assert project_state(home)["state"] == "good"
 
 

@@ -24,8 +24,9 @@ from mulle.core.records.dataset import DatasetVersion
 from mulle.core.records.model import ModelVersion
 from mulle.core.records.run import OUTCOMES, Run, run_stages
 from mulle.kernel.faults import point
-from mulle.loop.lock import hold
+from mulle.loop.lock import hold, holder
 from mulle.loop.parts import Parts
+from mulle.loop.place import ENGINE
 from mulle.loop.rollout.route import project_aliases
 from mulle.loop.training.changes import declared
 from mulle.loop.training.leavings import pages, write_leavings
@@ -71,9 +72,12 @@ def tell_members(parts: Parts, run: Run) -> None:
 
 
 def tell_aliases(parts: Parts, model: str) -> None:
-    """Point MLflow's aliases where the deployments point; nobody waits for an MLflow that was just found away."""
-    item = {"model": model}
-    if untold(parts.settings.home):
+    """Point MLflow's aliases where the deployments point.
+
+    Nobody waits for an MLflow that was just found away, nor for its library, seconds to import, where a loop runs that can tell.
+    """
+    item, home = {"model": model}, parts.settings.home
+    if untold(home) or holder(home / ENGINE) not in (None, os.getpid()):
         _later(parts, _then(model), item)
         return
     try:
@@ -139,7 +143,7 @@ class CatchUp:
 def _quietly(parts: Parts) -> None:
     try:
         if told := catch_up(parts):
-            log.info("MLflow is back and was told of %d things that it missed", told)
+            log.info("MLflow was told of %d things that waited", told)
     except Exception:
         log.exception("MLflow could not be told what it missed")
 

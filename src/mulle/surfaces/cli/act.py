@@ -112,7 +112,7 @@ def up(ctx: typer.Context) -> None:
 
     log_to(sys.stderr)
     keep_log(where.home, "up")
-    start(call.parts, control=control)
+    start(call.standing, control=control)
 
 
 def serve(

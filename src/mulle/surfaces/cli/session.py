@@ -60,7 +60,7 @@ class Session:
 
     @cached_property
     def standing(self) -> Parts:
-        """The parts for what is looked at or moved by hand: a project file that is broken keeps nobody from it."""
+        """The parts for what goes on, is looked at or moved by hand: a project file that is broken keeps nobody from it."""
         from mulle.bootstrap.parts import wire
         from mulle.loop.declared import load_standing
 

@@ -298,13 +298,13 @@ def test_the_order_of_rows_means_nothing(world: tuple[pl.DataFrame, Tables], ran
     assert found.equals(join_offline(rows, made, tables).sort("id"))
 
 
-@settings(max_examples=50, deadline=None)
-@given(worlds(), st.integers(0, 11))
-def test_a_row_gets_the_same_alone_as_among_others(world: tuple[pl.DataFrame, Tables], number: int) -> None:
+@settings(max_examples=30, deadline=None)
+@given(worlds())
+def test_a_row_gets_the_same_alone_as_among_others(world: tuple[pl.DataFrame, Tables]) -> None:
     rows, tables = world
     made = declared("3h", "70m", "25m")
-    alone = number % rows.height
-    assert join_offline(rows[alone : alone + 1], made, tables).equals(join_offline(rows, made, tables)[alone : alone + 1])
+    whole = join_offline(rows, made, tables)
+    assert pl.concat([join_offline(rows[i : i + 1], made, tables) for i in range(rows.height)]).equals(whole)
 
 
 @settings(max_examples=60, deadline=None)

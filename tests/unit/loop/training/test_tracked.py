@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from mulle.core.records.run import Run
 from mulle.loop.keeping.doctor import _tracking
 from mulle.loop.operate import deploy, snapshot_code
 from mulle.loop.parts import Parts
+from mulle.loop.place import ENGINE
 from mulle.loop.training.tracked import catch_up, tell_run, untold
 
 SOURCE = """
@@ -71,3 +74,28 @@ def test_what_mlflow_missed_is_told_when_it_is_back(
     assert parts.tracking().aliases("m") == {"champion": "1"}
     assert parts.tracking().held().keys() == {"r1"}
     assert catch_up(parts) == 0
+
+
+def test_where_a_loop_runs_it_tells_mlflow_and_a_command_does_not_wait(opened: Callable[[str], Parts], tmp_path: Path) -> None:
+    parts = opened(SOURCE)
+    run, version = made(parts, tmp_path / "bundle")
+    tell_run(parts, run, RESULTS, version)
+    asked: list[str] = []
+
+    def tracking() -> MlflowTracking:
+        asked.append("opened")
+        return parts.tracking()
+
+    hold = "import sys, pathlib, mulle.loop.lock as l; h = l.hold(pathlib.Path(sys.argv[1])); print('held', flush=True); input()"
+    loop = subprocess.Popen(
+        [sys.executable, "-c", hold, str(parts.settings.home / ENGINE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert loop.stdout is not None
+        assert loop.stdout.readline() == "held\n"
+        deploy(replace(parts, tracking=tracking), "m", 1, by="ada")
+        assert (asked, parts.tracking().aliases("m")) == ([], {})
+    finally:
+        loop.communicate("\n")
+    assert catch_up(parts) == 1
+    assert parts.tracking().aliases("m") == {"champion": "1"}
