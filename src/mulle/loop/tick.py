@@ -13,6 +13,7 @@ from mulle.core.declare.fleet import fleet_of
 from mulle.core.declare.model import Model
 from mulle.core.records.base import Cause
 from mulle.core.records.deployment import challenger_of
+from mulle.loop.monitoring.failing import watch_runs
 from mulle.loop.monitoring.seen import Happening
 from mulle.loop.monitoring.triggers import due_cause, due_members
 from mulle.loop.monitoring.watch import judge_windows
@@ -88,7 +89,7 @@ def tick(
 
 
 def _look(parts: Parts, model: Model, now: datetime, effective_at: datetime, beside: Sequence[str], busy: frozenset[str]) -> Tick:
-    happenings: list[Happening] = judge_staging(parts, model, now, effective_at)
+    happenings: list[Happening] = [*watch_runs(parts, model, now), *judge_staging(parts, model, now, effective_at)]
     frozen = pausing(parts, model.name) is not None
     if model.each is not None and not frozen:
         happenings += judge_member_releases(parts, model, beside, now, effective_at)

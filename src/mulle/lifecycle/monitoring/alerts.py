@@ -14,13 +14,13 @@ from mulle.core.records.base import Cause, Json
 from mulle.core.records.window import Alert, AlertEvent, Signal, Window
 from mulle.lifecycle.monitoring.drift import CALENDAR
 
-__all__ = ["KINDS", "PERFORMANCE", "STUCK", "AlertChanges", "alert_changes", "kind_of"]
+__all__ = ["FAILING", "KINDS", "PERFORMANCE", "STUCK", "AlertChanges", "alert_changes", "kind_of"]
 
 PERFORMANCE = "performance"
 """The signal of a performance alert; its feature is empty and the metric stands in its evidence."""
 
-STUCK = "rollback"
-"""The signal of an alert that no window opens or closes: there is nothing whole to go back to."""
+STUCK, FAILING = "rollback", "failed_run"
+"""The signals of alerts that no window opens or closes: there is nothing whole to go back to; the last run failed."""
 
 KINDS = {
     **dict.fromkeys(("psi", "js", "wasserstein"), "drift"),
@@ -29,6 +29,7 @@ KINDS = {
     "skew": "skew",
     PERFORMANCE: PERFORMANCE,
     STUCK: STUCK,
+    FAILING: FAILING,
 }
 """Signal to what it means for `Retrain(on=...)`."""
 
@@ -80,7 +81,7 @@ def alert_changes(
     """
     opened: list[tuple[Alert, AlertEvent]] = []
     events: list[AlertEvent] = []
-    mine = [alert for alert in open_alerts if alert.model == model.name and alert.signal != STUCK]
+    mine = [alert for alert in open_alerts if alert.model == model.name and alert.signal not in (STUCK, FAILING)]
     known = {(alert.signal, alert.feature): alert for alert in mine}
     for signal in _news(window, before):
         alert = known.pop((signal.signal, signal.feature), None)
