@@ -232,7 +232,7 @@ def rollback(
     """
     history = parts.metadata.deployments.of(model, environment)
     if not history:
-        raise _undeployed(model)
+        raise _undeployed(parts, model)
     if to is not None:
         version_of(parts, model, to)
     now = parts.clock.now()
@@ -282,7 +282,7 @@ def pausing(parts: Parts, model: str) -> Deployment | None:
 def _frozen(parts: Parts, model: str, paused: bool, *, by: str, why: str) -> Deployment:
     last = _last(parts, model)
     if last is None:
-        raise _undeployed(model)
+        raise _undeployed(parts, model)
     if last.paused == paused:
         said = "paused already" if paused else "not paused"
         raise Refused(f"{model} is {said}", next=f"see `mulle history {model}`", model=model)
@@ -297,7 +297,8 @@ def _last(parts: Parts, model: str, environment: str = PRODUCTION) -> Deployment
     return history[-1] if history else None
 
 
-def _undeployed(model: str) -> NotFound:
+def _undeployed(parts: Parts, model: str) -> NotFound:
+    parts.project.model(model)  # of one that there is not, this says so
     return NotFound(f"{model} was never deployed", next=f"`mulle deploy {model}@VERSION`", model=model)
 
 

@@ -286,6 +286,14 @@ def test_a_release_at_once_waits_for_approval_unseen(opened):
     assert champion_of(promote(parts, "m", by="ada")) == 2
 
 
+@pytest.mark.parametrize("move", [pause, resume, rollback])
+def test_of_a_model_that_there_is_not_those_that_there_are_are_named(opened, move):
+    parts = opened("ml.immediate()")
+    with pytest.raises(NotFound, match="no model 'nope'") as refused:
+        move(parts, "nope", by="ada")
+    assert refused.value.next == "declared: m"
+
+
 def test_a_paused_model_serves_and_is_watched_and_the_loop_moves_nothing(opened):
     parts = opened('ml.canary(50, 100, max_wait="2d")')
     begin(parts)
