@@ -42,8 +42,8 @@ log = logging.getLogger("mulle.loop")
 _AHEAD = 2
 """How many looks ahead histories are filled, so that a request just after a tick finds one; corrected as rows come in."""
 
-_LEAST_AHEAD = timedelta(seconds=2)
-"""At least so far: a busy machine may hold a look up for longer than the looks lie apart."""
+_LEAST_AHEAD, _MOST_AHEAD = timedelta(seconds=2), timedelta(seconds=20)
+"""At least so far, and twice as far as the last two looks lay apart, at most so far: a busy machine holds looks up."""
 
 _PATIENCE = 5.0
 """Seconds that a look waits for a changed project file to load; the next look asks again."""
@@ -128,10 +128,10 @@ class Live:
         self._ingest(running)
         # Only now is what was just published available, and it is wanted at once.
         now = self.parts.clock.now()
-        if self._looked_at is None or now < self._looked_at:
+        before, self._looked_at = self._looked_at, now
+        if before is None or now < before:
             take_back(self.parts, now)
-        self._looked_at = now
-        refresh_online(self.parts, now, until=now + max(_AHEAD * duration(self.parts.settings.tick), _LEAST_AHEAD))
+        refresh_online(self.parts, now, until=now + self._ahead(now - (before or now)))
         folder = log_folder(self.parts.settings.home)
         label_from_datasets(self.parts, now=now, looked=self._looked)
         seen = tick(
@@ -176,6 +176,10 @@ class Live:
                 self._ingested(dataset.name, f"{error.detail}; {error.next}", ())
             else:
                 self._ingested(dataset.name, "", made)
+
+    def _ahead(self, apart: timedelta) -> timedelta:
+        usual = _AHEAD * duration(self.parts.settings.tick)
+        return max(usual, _LEAST_AHEAD, min(2 * apart, _MOST_AHEAD))
 
     def _ingested(self, dataset: str, failure: str, made: Sequence[DatasetVersion | Quarantine]) -> None:
         """Tell what a source brought; of one that fails the same way at each look, that it began and that it is over."""

@@ -113,6 +113,20 @@ def test_histories_stand_in_the_store_before_their_ticks_are_asked_for(parts: Pa
     assert parts.online.get([(table, "A", ahead)]) == [(ahead, {"n": 2})]
 
 
+@pytest.mark.parametrize(("apart", "ahead"), [(0.25, 2), (5, 10), (3600, 20)])
+def test_histories_reach_as_far_ahead_as_a_busy_machine_holds_looks_up(parts: Parts, apart: float, ahead: int) -> None:
+    clock = ReplayClock(parts.clock.now().replace(microsecond=0))
+    parts = replace(parts, clock=clock, settings=replace(parts.settings, tick="250ms"))
+    (features,) = deployed_features(parts)
+    looking = Live(parts, cast(Engine, Queue()))
+    looking.once()
+    clock.advance(clock.now() + timedelta(seconds=apart))
+    looking.once()
+    mark = parts.online.marked(specs_of(parts, features)[2].table)
+    assert mark is not None
+    assert mark.until - clock.now() == pytest.approx(timedelta(seconds=ahead), abs=timedelta(seconds=1))
+
+
 def test_a_source_that_fails_keeps_no_other_waiting(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
     write(parts, "broken/b.csv", 'id,n\n"x,')
     write(parts, "weather/b.csv", f"origin,seen,wind\nA,{rfc3339(parts.clock.now())},2.5\n")
