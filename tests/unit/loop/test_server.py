@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import multiprocessing
 import os
 import signal
@@ -91,6 +92,10 @@ def test_the_server_of_a_replay_is_asked_without_the_token_and_the_proxy_of_the_
     write_routes(settings.home / ROUTES, RoutingTable(generation=1))
     with inference_server(settings) as server:
         server.wait_routes(1)
+        asked = http.client.HTTPConnection(settings.host, settings.inference_port, timeout=30)
+        asked.request("GET", "/v2/models/nobody")
+        assert asked.getresponse().status == 404, "a door that wants a token says 401"
+        asked.close()
 
 
 def test_a_server_of_several_workers_starts_takes_up_routes_and_stops_as_one(settings: Settings) -> None:

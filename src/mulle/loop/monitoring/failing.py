@@ -22,7 +22,20 @@ _ENDS = ("succeeded", "rejected", "failed")
 
 
 def watch_runs(parts: Parts, model: Model, now: datetime) -> list[Happening]:
-    """Open an alert when a model's last run failed, keep it up to date while more do, and close it when one ends otherwise."""
+    """Open an alert when a model's last run failed, keep it up to date while more do, and close it when one ends otherwise.
+
+    Parameters
+    ----------
+    parts : Parts
+    model : Model
+    now : datetime
+        When what is opened or closed here happens.
+
+    Returns
+    -------
+    list
+        What happened: nothing while things stay as they are.
+    """
     recent = parts.metadata.runs.list(model.name, limit=_RECENT)
     states = parts.metadata.runs.states([run.id for run in recent])
     ended = next((run for run in recent if states[run.id] in _ENDS), None)
